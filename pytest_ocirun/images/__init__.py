@@ -1,0 +1,1 @@
+"""Images: references, sources, safe unpacking and the content-addressed store."""

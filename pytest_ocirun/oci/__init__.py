@@ -1,0 +1,1 @@
+"""OCI documents as typed values, decoded with ``$.path`` in every error."""

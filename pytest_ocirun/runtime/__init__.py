@@ -1,0 +1,1 @@
+"""The OCI runtime core: container life cycle. Knows no pytest, no image, no bridge."""
