@@ -1,0 +1,75 @@
+"""File descriptors: ranges, and passing them over unix sockets. Sources: close_range(2), unix(7).
+
+``_socket`` is used directly: the ``socket`` module around it costs more to import than all of this package.
+"""
+
+from __future__ import annotations
+
+import _socket
+import ctypes
+import os
+import struct
+
+from pytest_ocirun.linux import _libc
+
+CLOSE_RANGE_CLOEXEC = 4
+MAX_FDS = 253  # SCM_MAX_FD
+MAX_MESSAGE = 65536
+_FD_MAX = (1 << 32) - 1
+
+_close_range = _libc.SystemCall("close_range", ctypes.c_uint, ctypes.c_uint, ctypes.c_uint)
+
+Socket = _socket.socket
+
+
+def close_range(first: int, last: int = _FD_MAX, flags: int = 0) -> None:
+    """Close, or with CLOSE_RANGE_CLOEXEC mark, every fd from ``first`` to ``last``. Linux 5.9 (5.11 for the flag)."""
+    _close_range(first, last, flags)
+
+
+def seqpacket_pair() -> tuple[Socket, Socket]:
+    """Two connected SOCK_SEQPACKET unix sockets, close-on-exec: messages keep their bounds, and an end is seen."""
+    return _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+
+
+def socket_of(fd: int) -> Socket:
+    """A socket object that owns the already open ``fd``."""
+    return _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd)
+
+
+def send(sock: Socket, data: bytes, fds: list[int] | None = None) -> None:
+    """Send one message with ``fds`` attached; at most ``MAX_FDS`` of them."""
+    if not fds:
+        sock.send(data, _socket.MSG_NOSIGNAL)
+        return
+    rights = struct.pack(f"{len(fds)}i", *fds)
+    sock.sendmsg([data], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)], _socket.MSG_NOSIGNAL)
+
+
+def receive(sock: Socket) -> tuple[bytes, list[int]]:
+    """One message and the fds that came with it, close-on-exec. Empty data is the other side's end."""
+    space = _socket.CMSG_SPACE(MAX_FDS * 4)
+    data, ancillary, _flags, _address = sock.recvmsg(MAX_MESSAGE, space, _socket.MSG_CMSG_CLOEXEC)
+    fds: list[int] = []
+    for level, kind, rights in ancillary:
+        if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
+            fds.extend(struct.unpack(f"{len(rights) // 4}i", rights[: len(rights) // 4 * 4]))
+    return data, fds
+
+
+def memfd(name: str, content: bytes) -> int:
+    """A close-on-exec memory file with ``content``, at offset 0."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC)
+    view = memoryview(content)
+    while view:
+        view = view[os.write(fd, view) :]
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def read_all(fd: int) -> bytes:
+    """Everything from the fd's offset to its end."""
+    parts = []
+    while part := os.read(fd, 1 << 20):
+        parts.append(part)
+    return b"".join(parts)
