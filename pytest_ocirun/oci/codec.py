@@ -11,12 +11,12 @@ their evaluation::
         readonly: bool = False  # optional
         options: list[str] = field(factory=list)  # optional, a fresh list for each document
 
-Go's rules hold where they are harmless: unknown properties are ignored, ``null`` means absent, of equal keys the
-last one wins. Absent strings are ``""``, absent lists and maps are empty, absent numbers and objects are
+Go's rules hold where they are harmless: unknown properties are ignored, ``null`` means absent, of equal keys
+the last one wins. Absent strings are ``""``, absent lists and maps are empty, absent numbers and objects are
 ``None`` (or an empty object, where the class says so).
 
-Deliberately neither ``dataclasses`` nor ``typing`` nor a library: each costs a container runtime that is started
-anew for each command more than all the rest of its decoding (2 to 47 ms; this package takes 2).
+Deliberately neither ``dataclasses`` nor ``typing`` nor a library: each costs a container runtime that is
+started anew for each command more than all the rest of its decoding (2 to 47 ms; this package takes 2).
 """
 
 from __future__ import annotations
@@ -100,13 +100,11 @@ class Document:
             elif each.factory is not None:
                 own[each.name] = each.factory()
             elif each.required:
-                message = f"{type(self).__name__}() needs {each.name}="
-                raise TypeError(message)
+                raise TypeError(f"{type(self).__name__}() needs {each.name}=")
             else:
                 own[each.name] = each.default
         if values:
-            message = f"{type(self).__name__}() has no {', '.join(values)}"
-            raise TypeError(message)
+            raise TypeError(f"{type(self).__name__}() has no {', '.join(values)}")
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self.__dict__ == other.__dict__
@@ -143,7 +141,7 @@ def _camel(name: str) -> str:
     return first + "".join(map(str.capitalize, others))
 
 
-def _reader(annotation: Any) -> Reader:  # noqa: ANN401 - a type, a generic alias or a union
+def _reader(annotation: Any) -> Reader:
     if isinstance(annotation, _UNION):
         (annotation,) = (part for part in annotation.__args__ if part is not type(None))
     origin = getattr(annotation, "__origin__", annotation)
@@ -219,8 +217,7 @@ def decode(cls: type[D], value: object, path: str = "$") -> D:
         if item is not None:
             given[each.name] = each.read(item, f"{path}.{each.key}")
         elif each.required:
-            message = f"{path}.{each.key}: required, but missing"
-            raise ConfigError(message)
+            raise ConfigError(f"{path}.{each.key}: required, but missing")
     return cls(**given)
 
 
@@ -279,29 +276,23 @@ def parse(text: bytes) -> object:
     import json
 
     if len(text) > SIZE_CAP:
-        message = f"{len(text)} bytes are more than the {SIZE_CAP} that any honest document needs"
-        raise ConfigError(message)
+        raise ConfigError(f"{len(text)} bytes are more than the {SIZE_CAP} that any honest document needs")
     try:
         return json.loads(text.decode(), parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
-        message = f"not UTF-8 at byte {error.start}: {error.reason}"
-        raise ConfigError(message) from error
+        raise ConfigError(f"not UTF-8 at byte {error.start}: {error.reason}") from error
     except json.JSONDecodeError as error:
-        message = f"not JSON at line {error.lineno}, column {error.colno}: {error.msg}"
-        raise ConfigError(message) from error
+        raise ConfigError(f"not JSON at line {error.lineno}, column {error.colno}: {error.msg}") from error
     except RecursionError as error:
-        message = "arrays or objects are nested too deeply"
-        raise ConfigError(message) from error
+        raise ConfigError("arrays or objects are nested too deeply") from error
     except ConfigError:
         raise
     except ValueError as error:
-        message = f"a number is too long: {error}"
-        raise ConfigError(message) from error
+        raise ConfigError(f"a number is too long: {error}") from error
 
 
 def _refuse_constant(name: str) -> object:
-    message = f"not JSON: {name} is no number"
-    raise ConfigError(message)
+    raise ConfigError(f"not JSON: {name} is no number")
 
 
 def dump(document: Document) -> bytes:
