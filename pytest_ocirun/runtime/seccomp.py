@@ -1,0 +1,391 @@
+"""Turns the system call filter of a configuration into the BPF program that the kernel loads.
+
+Responsible for: libseccomp (through pyseccomp, its only home), the names of actions, operators, architectures
+and flags, and the cache of compiled programs. Must not know: who loads the program, nor what a good filter is
+(``runtime.seccomp_default``).
+
+libseccomp never enters a child: it allocates, and it would run under the very filter it loads. It stays in
+the parent, exports the program, and the child makes one call to seccomp(2). Importing pyseccomp costs 30 to
+50 ms and starts programs (ldconfig) to find its library; ``load_or_compile`` avoids that for every filter seen
+before.
+
+What runc does is done here too: names that libseccomp does not know are skipped and reported; several
+conditions on one argument are alternatives; the machine's own architecture is always included; and in a filter
+that denies by default with EPERM, system calls newer than all it names give ENOSYS, because C libraries fall
+back to an older call on ENOSYS only.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import sys
+
+from pytest_ocirun.errors import ConfigError, Unsupported
+from pytest_ocirun.oci.codec import encode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import ModuleType
+    from typing import Any
+
+    from pytest_ocirun.oci.runtime import Seccomp, Syscall
+
+ACTIONS = {
+    "SCMP_ACT_KILL": 0x00000000,
+    "SCMP_ACT_KILL_THREAD": 0x00000000,
+    "SCMP_ACT_KILL_PROCESS": 0x80000000,
+    "SCMP_ACT_TRAP": 0x00030000,
+    "SCMP_ACT_ERRNO": 0x00050000,
+    "SCMP_ACT_TRACE": 0x7FF00000,
+    "SCMP_ACT_LOG": 0x7FFC0000,
+    "SCMP_ACT_ALLOW": 0x7FFF0000,
+}
+"""SECCOMP_RET_* of seccomp(2). SCMP_ACT_NOTIFY is missing: it needs a listener, which is not there yet."""
+
+WITH_DATA = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")
+"""The actions that carry a number, whose default is EPERM."""
+
+OPERATORS = {
+    "SCMP_CMP_NE": 1,
+    "SCMP_CMP_LT": 2,
+    "SCMP_CMP_LE": 3,
+    "SCMP_CMP_EQ": 4,
+    "SCMP_CMP_GE": 5,
+    "SCMP_CMP_GT": 6,
+    "SCMP_CMP_MASKED_EQ": 7,
+}
+"""Comparisons of libseccomp's ``enum scmp_compare``."""
+
+FLAGS = {"SECCOMP_FILTER_FLAG_TSYNC": 1, "SECCOMP_FILTER_FLAG_LOG": 2, "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4}
+"""Flags of seccomp(2). The one about listeners is missing, as the action is."""
+
+_ARCHITECTURES = """
+X86 X86_64 X32 ARM AARCH64 MIPS MIPS64 MIPS64N32 MIPSEL MIPSEL64 MIPSEL64N32 PPC PPC64 PPC64LE S390 S390X
+PARISC PARISC64 RISCV64 LOONGARCH64 M68K SH SHEB
+"""
+ARCHITECTURES = tuple(f"SCMP_ARCH_{name}" for name in _ARCHITECTURES.split())
+"""The specification's names; libseccomp may know fewer."""
+
+INSTRUCTION = 8
+INSTRUCTIONS_CAP = 4096
+"""BPF_MAXINSNS: the kernel loads no longer program."""
+
+_NEWER = {
+    "cachestat": 451,
+    "fchmodat2": 452,
+    "map_shadow_stack": 453,
+    "futex_wake": 454,
+    "futex_wait": 455,
+    "futex_requeue": 456,
+    "statmount": 457,
+    "listmount": 458,
+    "lsm_get_self_attr": 459,
+    "lsm_set_self_attr": 460,
+    "lsm_list_modules": 461,
+    "mseal": 462,
+    "setxattrat": 463,
+    "getxattrat": 464,
+    "listxattrat": 465,
+    "removexattrat": 466,
+    "open_tree_attr": 467,
+    "file_getattr": 468,
+    "file_setattr": 469,
+}
+"""System calls that Debian 12's libseccomp 2.5.4 does not know; since 424 all architectures share numbers."""
+
+_UNKNOWN = -1
+_MAGIC = b"ocirun filter 1"
+_DIGEST = 32
+_LIBRARY_FOLDERS = (
+    "/usr/lib/{0}-linux-gnu",
+    "/lib/{0}-linux-gnu",
+    "/usr/lib64",
+    "/lib64",
+    "/usr/lib",
+    "/lib",
+)
+
+
+class Program:
+    """A filter, ready for seccomp(2).
+
+    Attributes:
+        code: instructions of 8 bytes each (``struct sock_filter``).
+        flags: the second argument of seccomp(2).
+        skipped: names that libseccomp did not know; each may deserve a warning.
+    """
+
+    __slots__ = ("code", "flags", "skipped")
+
+    def __init__(self, code: bytes, flags: int, skipped: list[str]) -> None:
+        self.code = code
+        self.flags = flags
+        self.skipped = skipped
+
+
+def flag_bits(seccomp: Seccomp, path: str = "$.linux.seccomp") -> int:
+    """Return the filter's flags as seccomp(2) takes them.
+
+    Raises:
+        ConfigError: a flag is unknown.
+    """
+    bits = 0
+    for index, name in enumerate(seccomp.flags):
+        bits |= _lookup(FLAGS, name, f"{path}.flags[{index}]")
+    return bits
+
+
+def compile_filter(seccomp: Seccomp, path: str = "$.linux.seccomp") -> Program:
+    """Compile a filter with libseccomp.
+
+    Args:
+        seccomp: the filter.
+        path: where it lies in its document, for messages.
+
+    Raises:
+        ConfigError: a name is unknown, or libseccomp or the kernel could not hold the filter.
+        Unsupported: libseccomp is missing, or does not know an architecture of the filter.
+    """
+    compiler = _Compiler(seccomp, path)
+    for index, name in enumerate(seccomp.architectures):
+        compiler.add_architecture(name, f"{path}.architectures[{index}]")
+    for index, rule in enumerate(seccomp.syscalls):
+        compiler.add_rule(rule, f"{path}.syscalls[{index}]")
+    code = compiler.export()
+    if len(code) > INSTRUCTIONS_CAP * INSTRUCTION:
+        raise ConfigError(
+            f"{path}: compiled to {len(code) // INSTRUCTION} instructions, the kernel takes {INSTRUCTIONS_CAP}",
+            hint="give the filter fewer conditions on arguments, or fewer architectures",
+        )
+    return Program(code, flag_bits(seccomp, path), compiler.skipped)
+
+
+def _pyseccomp() -> ModuleType:
+    try:
+        import pyseccomp
+    except (ImportError, RuntimeError) as error:
+        raise Unsupported(
+            f"cannot compile the system call filter: {error}",
+            hint="install libseccomp (Debian: apt install libseccomp2) and the Python package pyseccomp",
+        ) from error
+    return pyseccomp  # type: ignore[no-any-return,unused-ignore]  # it carries no types in some versions
+
+
+def _lookup(table: dict[str, int], name: str, path: str) -> int:
+    if name not in table:
+        raise ConfigError(f"{path}: {name!r} is none of {', '.join(table)}")
+    return table[name]
+
+
+def _action(name: str, number: int | None, path: str) -> int:
+    value = _lookup(ACTIONS, name, path)
+    if name in WITH_DATA:
+        return value | (errno.EPERM if number is None else number)
+    if number is not None:
+        raise ConfigError(f"{path}: {name} takes no errnoRet, got {number}")
+    return value
+
+
+class _Compiler:
+    """One filter of libseccomp under construction; architectures must be added before rules."""
+
+    def __init__(self, seccomp: Seccomp, path: str) -> None:
+        self.skipped: list[str] = []
+        self._newest = 0
+        self._default = _action(seccomp.default_action, seccomp.default_errno_ret, f"{path}.defaultAction")
+        self._library = _pyseccomp()
+        self._filter = self._library.SyscallFilter(self._default)
+        self._filter.set_attr(self._library.Attr.ACT_BADARCH, ACTIONS["SCMP_ACT_KILL_PROCESS"])
+        try:
+            # A binary tree instead of a list halves the time of loading; libseccomp < 2.5 has none.
+            self._filter.set_attr(self._library.Attr.CTL_OPTIMIZE, 2)
+        except OSError:
+            pass
+
+    def add_architecture(self, name: str, path: str) -> None:
+        if name not in ARCHITECTURES:
+            raise ConfigError(f"{path}: {name!r} is none of {', '.join(ARCHITECTURES)}")
+        token = getattr(self._library.Arch, name.removeprefix("SCMP_ARCH_"), None)
+        if token is None:
+            raise Unsupported(f"{path}: this libseccomp does not know {name}")
+        try:
+            if token != self._library.system_arch() and not self._filter.exist_arch(token):
+                self._filter.add_arch(token)
+        except OSError as error:
+            raise Unsupported(f"{path}: libseccomp refuses {name}: {error.strerror}") from error
+
+    def add_rule(self, rule: Syscall, path: str) -> None:
+        action = _action(rule.action, rule.errno_ret, f"{path}.action")
+        conditions = [
+            self._library.Arg(
+                each.index,
+                _lookup(OPERATORS, each.op, f"{path}.args[{index}].op"),
+                each.value,
+                each.value_two or 0,
+            )
+            for index, each in enumerate(rule.args)
+        ]
+        for name in rule.names:
+            number = self._resolve(name)
+            self._newest = max(self._newest, number)
+            if number == _UNKNOWN:
+                self.skipped.append(name)
+            elif action != self._default:
+                self._add(action, name, number, conditions, path)
+
+    def _resolve(self, name: str) -> int:
+        """Return a system call's number on this machine; below -1 if only other architectures have it."""
+        number: int = self._library.resolve_syscall(self._library.Arch.NATIVE, name)
+        return number if number != _UNKNOWN else _NEWER.get(name, _UNKNOWN)
+
+    def _add(self, action: int, name: str, number: int, conditions: list[Any], path: str) -> None:
+        for alternative in _alternatives(conditions):
+            try:
+                self._filter.add_rule(action, number, *alternative)
+            except OSError as error:
+                if number == _NEWER.get(name):
+                    self.skipped.append(name)
+                elif error.errno != errno.EEXIST:
+                    raise ConfigError(f"{path}: libseccomp refuses {name}: {error.strerror}") from error
+
+    def export(self) -> bytes:
+        with open(os.memfd_create("ocirun-filter"), "w+b", buffering=0) as memory:
+            self._filter.export_bpf(memory)
+            memory.seek(0)
+            code = memory.readall()
+        if self._default == ACTIONS["SCMP_ACT_ERRNO"] | errno.EPERM:
+            return _newer_are_missing(self._library.system_arch(), self._newest) + code
+        return code
+
+
+def _alternatives(conditions: list[Any]) -> Iterator[list[Any]]:
+    """Yield the conditions of each rule to add: libseccomp takes one condition per argument."""
+    if len({each._arg for each in conditions}) == len(conditions):  # noqa: SLF001
+        yield conditions
+    else:
+        yield from ([each] for each in conditions)
+
+
+def _newer_are_missing(architecture: int, newest: int) -> bytes:
+    """Return instructions, to stand before a program, that answer ENOSYS to calls of this machine above ``newest``.
+
+    Numbers from 0x40000000 up belong to x32 and are left to the program itself.
+    """
+    load, equal, greater, at_least, answer = 0x20, 0x15, 0x25, 0x35, 0x06
+    return b"".join(
+        struct.pack("=HBBI", *instruction)
+        for instruction in (
+            (load, 0, 0, 4),
+            (equal, 0, 4, architecture),
+            (load, 0, 0, 0),
+            (at_least, 2, 0, 0x40000000),
+            (greater, 0, 1, newest),
+            (answer, 0, 0, ACTIONS["SCMP_ACT_ERRNO"] | errno.ENOSYS),
+        )
+    )
+
+
+def load_or_compile(seccomp: Seccomp, folder: str, path: str = "$.linux.seccomp") -> Program:
+    """Return the compiled filter, from the cache if it has been compiled before.
+
+    Args:
+        seccomp: the filter.
+        folder: the cache; made if missing. Entries are bound to this machine's architecture and libseccomp,
+            published by rename, and compiled again if damaged.
+        path: as in ``compile_filter``.
+
+    Raises:
+        ConfigError: the folder is not a directory that only its owner, who must be the caller, can write to;
+            or as ``compile_filter``.
+        Unsupported: as ``compile_filter``.
+    """
+    flags = flag_bits(seccomp, path)
+    name = _key(seccomp) + ".bpf"
+    directory = _open_folder(folder)
+    try:
+        found = _read_entry(directory, name)
+        if found is not None:
+            code, skipped = found
+            return Program(code, flags, skipped)
+        program = compile_filter(seccomp, path)
+        _write_entry(directory, name, program)
+        return program
+    finally:
+        os.close(directory)
+
+
+def _digest(data: bytes) -> bytes:
+    """Hash data; ``hashlib`` would load OpenSSL, which costs ten times more than the rest of a cache hit."""
+    try:
+        from _blake2 import blake2b
+    except ImportError:
+        from hashlib import blake2b
+    return blake2b(data, digest_size=_DIGEST).digest()
+
+
+def _key(seccomp: Seccomp) -> str:
+    import json
+
+    content = [encode(seccomp), os.uname().machine, sys.byteorder, _library_version(), _MAGIC.decode()]
+    return _digest(json.dumps(content, sort_keys=True).encode()).hex()
+
+
+def _library_version() -> str:
+    """Return the file name that libseccomp.so.2 stands for (``libseccomp.so.2.5.4``), without loading it."""
+    for folder in _LIBRARY_FOLDERS:
+        library = os.path.join(folder.format(os.uname().machine), "libseccomp.so.2")
+        if os.path.exists(library):
+            return os.path.basename(os.path.realpath(library))
+    return "libseccomp.so.2"
+
+
+def _open_folder(folder: str) -> int:
+    try:
+        os.makedirs(folder, 0o700, exist_ok=True)
+        directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise ConfigError(f"cannot use {folder} to keep compiled filters: {error.strerror}") from error
+    status = os.fstat(directory)
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        os.close(directory)
+        raise ConfigError(
+            f"cannot use {folder} to keep compiled filters: it is owned by {status.st_uid} with mode "
+            f"{status.st_mode & 0o7777:o}, so others could plant a filter there",
+            hint=f"remove it, or: chown {os.geteuid()} {folder} && chmod 700 {folder}",
+        )
+    return directory
+
+
+def _read_entry(directory: int, name: str) -> tuple[bytes, list[str]] | None:
+    try:
+        entry = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    except OSError:
+        return None
+    with open(entry, "rb", buffering=0) as file:
+        data = file.read(INSTRUCTIONS_CAP * INSTRUCTION + 65536) or b""
+    digest, content = data[:_DIGEST], data[_DIGEST:]
+    if digest != _digest(content):
+        return None
+    magic, names, code = content.split(b"\n", 2)
+    return (
+        (code, names.decode().split()) if magic == _MAGIC and code and len(code) % INSTRUCTION == 0 else None
+    )
+
+
+def _write_entry(directory: int, name: str, program: Program) -> None:
+    """Publish an entry; if the disk is full, the next run will have to compile again."""
+    content = b"\n".join((_MAGIC, " ".join(program.skipped).encode(), program.code))
+    temporary = f"{name}.{os.getpid()}.{os.urandom(4).hex()}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with open(os.open(temporary, flags, 0o600, dir_fd=directory), "wb") as file:
+            file.write(_digest(content) + content)
+        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except OSError:
+        try:
+            os.unlink(temporary, dir_fd=directory)
+        except OSError:
+            pass
