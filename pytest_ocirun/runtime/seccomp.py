@@ -6,14 +6,13 @@ and flags, and the cache of compiled programs. Must not know: who loads the prog
 
 libseccomp never enters a child: it allocates, and it would run under the very filter it loads. It stays in
 the parent, exports the program, and the child makes one call to seccomp(2). Importing pyseccomp costs 30 to
-50 ms and starts programs (ldconfig) to find its library; ``load_or_compile`` avoids that for every filter seen
-before.
+50 ms and starts programs (ldconfig) to find its library; ``load_or_compile`` avoids that for every filter
+that was compiled before.
 
 What runc does is done here too: names that libseccomp does not know are skipped and reported; several
-conditions on one argument are alternatives; the machine's own architecture is always included; and in a filter
-that denies by default with EPERM, system calls newer than all it names give ENOSYS, because C libraries fall
-back to an older call on ENOSYS only.
-"""
+conditions on one argument are alternatives; the machine's own architecture is always included; and in a
+filter that denies by default with EPERM, system calls newer than all it names give ENOSYS, because C
+libraries fall back to an older call on ENOSYS only."""
 
 from __future__ import annotations
 
@@ -157,7 +156,7 @@ def compile_filter(seccomp: Seccomp, path: str = "$.linux.seccomp") -> Program:
     code = compiler.export()
     if len(code) > INSTRUCTIONS_CAP * INSTRUCTION:
         raise ConfigError(
-            f"{path}: compiled to {len(code) // INSTRUCTION} instructions, the kernel takes {INSTRUCTIONS_CAP}",
+            f"{path}: has {len(code) // INSTRUCTION} instructions, the kernel takes {INSTRUCTIONS_CAP}",
             hint="give the filter fewer conditions on arguments, or fewer architectures",
         )
     return Program(code, flag_bits(seccomp, path), compiler.skipped)
@@ -270,7 +269,7 @@ def _alternatives(conditions: list[Any]) -> Iterator[list[Any]]:
 
 
 def _newer_are_missing(architecture: int, newest: int) -> bytes:
-    """Return instructions, to stand before a program, that answer ENOSYS to calls of this machine above ``newest``.
+    """Return instructions, to stand before a program, that answer ENOSYS to native calls above ``newest``.
 
     Numbers from 0x40000000 up belong to x32 and are left to the program itself.
     """
