@@ -12,7 +12,8 @@ that was compiled before.
 What runc does is done here too: names that libseccomp does not know are skipped and reported; several
 conditions on one argument are alternatives; the machine's own architecture is always included; and in a
 filter that denies by default with EPERM, system calls newer than all it names give ENOSYS, because C
-libraries fall back to an older call on ENOSYS only."""
+libraries fall back to an older call on ENOSYS only.
+"""
 
 from __future__ import annotations
 

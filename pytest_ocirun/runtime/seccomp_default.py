@@ -18,7 +18,8 @@ above the 32nd.
 Two decisions that others take differently. ptrace and process_vm_readv are allowed: they reach only processes
 in the same pid namespace with the same credentials, which debuggers need, and processes of ours in there are
 not dumpable. Sockets of family NETLINK are limited to the ROUTE protocol, which getaddrinfo needs: the others
-load kernel modules on demand."""
+load kernel modules on demand.
+"""
 
 from __future__ import annotations
 
@@ -95,7 +96,7 @@ REFUSED: dict[str, str] = {
     "aids of exploits: keep kernel objects alive, pause the kernel inside a copy": """
         add_key request_key keyctl userfaultfd""",
     "io_uring: a second system call table that no filter sees": "io_uring_setup io_uring_enter io_uring_register",
-    "file handles: open any file of the file system (the shocker exploit); reports about all its files": """
+    "file handles (open any file of the file system: the shocker exploit), reports, quotas": """
         open_by_handle_at fanotify_init fanotify_mark quotactl quotactl_fd""",
     "the kernel itself": """
         init_module finit_module delete_module create_module kexec_load kexec_file_load reboot swapon swapoff
@@ -168,7 +169,8 @@ def _namespaces() -> Iterator[Syscall]:
     """No new namespaces: a user namespace would give code all capabilities over kernel code seldom tried.
 
     clone3 takes its flags by pointer, which no filter can read; it is left out, so ENOSYS, and C libraries
-    use clone instead."""
+    use clone instead.
+    """
     for name, flags in (("clone", _NAMESPACE_FLAGS), ("unshare", _NAMESPACE_FLAGS | _NEWTIME)):
         yield _allow(name, _masked(0, flags, 0))
         for bit in range(32):
@@ -196,7 +198,8 @@ def _terminals() -> Iterator[Syscall]:
     """Every ioctl but those that type into a terminal, told by the low 32 bits of the request.
 
     There is no "differs in these bits" condition, so: allowed is each request in which some bit differs from
-    the bits that the refused ones share, or whose remaining bits are not those of a refused one."""
+    the bits that the refused ones share, or whose remaining bits are not those of a refused one.
+    """
     first, second = _TERMINAL_INJECTIONS
     free = (1 << (first ^ second).bit_length()) - 1
     for bit in range(free.bit_length(), 32):
