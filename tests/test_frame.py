@@ -1,5 +1,6 @@
 """The suite's own frame: probes, strictness, the leak guard, the shared inputs, the unprivileged user."""
 
+import os
 import subprocess
 import sys
 import tarfile
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import leaks
-from tests.requires import lack, requires
+from tests.requires import lack, lane, requires
 from tests.unprivileged import User
 
 _FRAME = Path(__file__).parent
@@ -146,6 +147,17 @@ def test_busybox_tarball_holds_a_root(busybox_tarball: Path) -> None:
         assert archive.getmember("./bin/sh").linkname == "busybox"
 
     assert {"./bin/busybox", "./proc", "./sys", "./dev", "./tmp", "./etc/passwd"} <= names
+
+
+@pytest.mark.lane("v2", "rootless")
+def test_the_lane_is_what_it_says() -> None:
+    """The rootless lane has no root, the v2 lane nothing but cgroup v2 with all its controllers."""
+    if lane() == "rootless":
+        assert lack("root") is not None
+        assert os.getgroups() == []
+    if lane() == "v2":
+        assert lack("cgroup_v2") is None
+        assert lack("cgroup_v1") is not None
 
 
 def test_probes_answer() -> None:

@@ -1,7 +1,8 @@
-"""A user without any right, and a Python with pytest and pytest_ocirun that this user can reach.
+"""A user without any right, who can still reach the interpreter and the packages of whoever runs the suite.
 
-The interpreter of whoever runs the suite may lie below a home that nobody else may enter, so it is copied,
-with the packages beside it. Rootless tests run through it under root and under a plain user alike.
+These may lie below a home that nobody else may enter. So root runs each command in a mount namespace of its
+own, where such a home holds nothing but the interpreter's and the packages' folders, bound at their places.
+A plain user who runs the suite is that user already.
 """
 
 import contextlib
@@ -14,21 +15,37 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest_ocirun
+from tests.leaks import SESSION_VARIABLE
 from tests.requires import SBIN_PATH, UNPRIVILEGED_ID
 
-_LEFT_OUT = ("test", "idlelib", "tkinter", "turtledemo", "ensurepip", "site-packages", "__pycache__", "*.a")
+_PACKAGE_PARENT = Path(pytest_ocirun.__file__).parents[1]
+
+_BECOME = """
+kept=$1 closed=$2 uid=$3; shift 3
+mount -t tmpfs -o mode=755 none /mnt
+n=0; for path in $kept; do
+    n=$((n + 1)); mkdir "/mnt/$n"; mount --rbind "$path" "/mnt/$n"
+done
+for path in $closed; do mount -t tmpfs -o mode=755 none "$path"; done
+n=0; for path in $kept; do
+    n=$((n + 1)); mkdir -p "$path"; mount --move "/mnt/$n" "$path"
+done
+umount /mnt
+exec setpriv --reuid "$uid" --regid "$uid" --clear-groups --inh-caps=-all "$@"
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
-    """Who runs a command, and with what.
+    """Who runs a command.
 
     Attributes:
         uid: the user's and the group's id.
         home: a writable folder of the user's own; ``home / "run"`` is XDG_RUNTIME_DIR.
-        python: an interpreter that the user can run and that finds pytest and pytest_ocirun.
+        python: the running interpreter, which finds pytest and pytest_ocirun for the user as well.
     """
 
     uid: int
@@ -37,78 +54,79 @@ class User:
 
     def run(
         self, args: Sequence[str | Path], *, cwd: Path | None = None, timeout: float = 60, **env: str
-    ) -> "Done":
+    ) -> CompletedProcess[str]:
         """Run ``args`` as the user, with no supplementary groups and an environment of its own."""
-        own = os.geteuid() == self.uid
-        base = {"PATH": f"{self.python.parent}:{SBIN_PATH}", "HOME": str(self.home), "LANG": "C.UTF-8"}
-        base["XDG_RUNTIME_DIR"] = str(self.home / "run")
-        base.update({name: os.environ[name] for name in ("OCIRUN_TEST_SESSION",) if name in os.environ})
         return subprocess.run(
-            args,
+            self._command(args),
             check=False,
             capture_output=True,
             text=True,
             timeout=timeout,
             stdin=subprocess.DEVNULL,
             cwd=cwd or self.home,
-            env=base | env,
-            user=None if own else self.uid,
-            group=None if own else self.uid,
-            extra_groups=None if own else [],
+            env=self._environment(env),
         )
 
+    def call(self, args: Sequence[str | Path], *, cwd: Path, env: dict[str, str]) -> int:
+        """The same with our own output, and no limit of time; the exit status."""
+        command, environment = self._command(args), self._environment(env)
+        return subprocess.call(command, stdin=subprocess.DEVNULL, cwd=cwd, env=environment)
 
-Done = subprocess.CompletedProcess[str]
+    def _command(self, args: Sequence[str | Path]) -> list[str]:
+        plain = [os.fspath(arg) for arg in args]
+        if os.geteuid() == self.uid:
+            return plain
+        kept, closed = _closed_to(self.uid)
+        become = ["unshare", "--mount", "--propagation=private", "sh", "-euc", _BECOME, "sh"]
+        return [*become, " ".join(kept), " ".join(closed), str(self.uid), *plain]
+
+    def _environment(self, more: dict[str, str]) -> dict[str, str]:
+        own = {
+            "PATH": f"{self.python.parent}:{SBIN_PATH}",
+            "HOME": str(self.home),
+            "LANG": "C.UTF-8",
+            "XDG_RUNTIME_DIR": str(self.home / "run"),
+        }
+        if SESSION_VARIABLE in os.environ:
+            own[SESSION_VARIABLE] = os.environ[SESSION_VARIABLE]
+        if str(_PACKAGE_PARENT) != sysconfig.get_path("purelib"):
+            own["PYTHONPATH"] = str(_PACKAGE_PARENT)
+        return own | more
 
 
 @contextlib.contextmanager
 def prepared() -> Iterator[User]:
-    """A user and its Python, in a folder that goes away in the end."""
+    """A user with a home that goes away in the end."""
     uid = os.geteuid() or UNPRIVILEGED_ID
-    folder = Path(tempfile.mkdtemp(prefix="ocirun-user-", dir="/var/tmp"))
+    home = Path(tempfile.mkdtemp(prefix="ocirun-user-", dir="/var/tmp"))
     try:
-        folder.chmod(0o755)
-        home = folder / "home"
-        (home / "run").mkdir(parents=True)
-        for path in (home, home / "run"):
-            path.chmod(0o700)
-            os.chown(path, uid, uid if not os.geteuid() else -1)
-        yield User(uid=uid, home=home, python=copy_python(folder / "python"))
+        (home / "run").mkdir(mode=0o700)
+        if not os.geteuid():
+            for path in (home, home / "run"):
+                os.chown(path, uid, uid)
+        yield User(uid=uid, home=home, python=Path(sys.executable))
     finally:
-        shutil.rmtree(folder)
+        shutil.rmtree(home)
 
 
-def copy_python(target: Path) -> Path:
-    """Copy the base interpreter, and make a virtual environment of this one's packages beside it.
-
-    Returns:
-        the environment's interpreter.
-    """
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    base, venv = target / "base", target / "venv"
-    _copy_tree(Path(sysconfig.get_path("stdlib")), base / "lib" / version, *_LEFT_OUT)
-    (base / "bin").mkdir()
-    shutil.copy(os.path.realpath(sys.executable), base / "bin" / version)
-    for library in Path(sys.base_prefix, "lib").glob("libpython3*.so*"):
-        shutil.copy(library, base / "lib" / library.name)
-    packages = venv / "lib" / version / "site-packages"
-    for source in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
-        _copy_tree(Path(source), packages, "*.pth", "__pycache__")
-    own = Path(pytest_ocirun.__file__).parent
-    _copy_tree(own, packages / own.name, "__pycache__")
-    (venv / "bin").mkdir()
-    (venv / "bin/python").symlink_to(base / "bin" / version)
-    (venv / "pyvenv.cfg").write_text(
-        f"home = {base / 'bin'}\ninclude-system-site-packages = false\n", encoding="utf-8"
-    )
-    return venv / "bin/python"
+def _closed_to(uid: int) -> tuple[list[str], list[str]]:
+    """The folders that the user needs and cannot reach, and the topmost folders that keep it out."""
+    kept: list[str] = []
+    closed: list[str] = []
+    for needed in sorted({sys.prefix, sys.base_prefix, str(_PACKAGE_PARENT)}):
+        barrier = next((str(path) for path in _ancestors(needed) if not _enters(uid, path)), None)
+        if barrier is not None and not any(needed.startswith(f"{path}/") for path in kept):
+            kept.append(needed)
+            closed.extend({barrier} - set(closed))
+    return kept, closed
 
 
-def _copy_tree(source: Path, target: Path, *left_out: str) -> None:
-    """Copy a folder so that everyone may read the copy, whatever the original's modes."""
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns(*left_out), dirs_exist_ok=True)
-    for folder, _, names in os.walk(target):
-        os.chmod(folder, 0o755)
-        for name in names:
-            path = os.path.join(folder, name)
-            os.chmod(path, os.stat(path).st_mode | 0o444)
+def _ancestors(path: str) -> list[Path]:
+    return [*reversed(Path(path).parents), Path(path)]
+
+
+def _enters(uid: int, path: Path) -> bool:
+    """Whether a user of that id and group may pass through; access lists are not looked at."""
+    status = path.stat()
+    shift = 6 if status.st_uid == uid else 3 if status.st_gid == uid else 0
+    return bool(status.st_mode >> shift & 1)
