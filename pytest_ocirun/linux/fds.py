@@ -27,6 +27,16 @@ def close_range(first: int, last: int = _FD_MAX, flags: int = 0) -> None:
     _close_range(first, last, flags)
 
 
+def close_all_but(keep: set[int]) -> None:
+    """Close every fd from 3 on that ``keep`` lacks."""
+    first = 3
+    for fd in sorted(each for each in keep if each >= first):
+        if fd > first:
+            close_range(first, fd - 1)
+        first = fd + 1
+    close_range(first)
+
+
 def seqpacket_pair() -> tuple[Socket, Socket]:
     """Two connected SOCK_SEQPACKET unix sockets, close-on-exec: messages keep their bounds, and an end is seen."""
     return _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)

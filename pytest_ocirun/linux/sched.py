@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import signal
 
 from pytest_ocirun.linux import _libc
 
@@ -24,7 +23,9 @@ CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 CLONE_INTO_CGROUP = 0x200000000
 
-P_PIDFD = 3
+SIGKILL = 9
+SIGTERM = 15
+SIGCHLD = 17
 
 # The OCI names, in the order in which they are joined: user first, since it gives the right to the others.
 NAMESPACES = {
@@ -72,9 +73,12 @@ class _CloneArgs(ctypes.Structure):
 _clone3 = _libc.SystemCall("clone3", ctypes.POINTER(_CloneArgs), ctypes.c_size_t)
 _unshare = _libc.function("unshare", ctypes.c_int)
 _setns = _libc.function("setns", ctypes.c_int, ctypes.c_int)
+_pidfd_send_signal = _libc.SystemCall(
+    "pidfd_send_signal", ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint
+)
 
 
-def clone3(flags: int, *, cgroup: int | None = None, exit_signal: int = signal.SIGCHLD) -> tuple[int, int]:
+def clone3(flags: int, *, cgroup: int | None = None, exit_signal: int = SIGCHLD) -> tuple[int, int]:
     """Clone the calling process; see clone(2).
 
     Args:
@@ -116,7 +120,7 @@ def pidfd_send_signal(pidfd: int, number: int) -> bool:
         False when the process had ended already.
     """
     try:
-        signal.pidfd_send_signal(pidfd, number)
+        _pidfd_send_signal(pidfd, number, None, 0)
     except ProcessLookupError:
         return False
     return True

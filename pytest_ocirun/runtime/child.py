@@ -1,0 +1,182 @@
+"""The client's view of one spawned process: its reply socket, its pidfd and its end.
+
+Messages on the reply socket, in any order until the last::
+
+    spawner -> client   {"event": "spawned", "pid": N} + pidfd
+    child   -> client   {"event": "console"} + pty master       terminal: true
+    child   -> client   {"event": "ready"}                      a container waits for its start
+    either  -> client   {"event": "error", "step", "errno", "text", ...}
+    zygote  -> client   {"event": "exit", "status": N}          a local spawner reaps instead, and the socket just ends
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+
+from pytest_ocirun.errors import KernelRefused, ProtocolError
+from pytest_ocirun.linux import fds, sched
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_HINTS = {
+    "find_executable": "Is the program in the image, and the PATH in the environment right?",
+    "rlimit": "Ask for a lower limit, or run ocirun with CAP_SYS_RESOURCE.",
+}
+
+
+class Child:
+    """A process that a spawner made for us.
+
+    Args:
+        reply: our end of its reply socket.
+        local: the spawner is this very process, so we reap.
+    """
+
+    def __init__(self, reply: fds.Socket, *, local: bool = False) -> None:
+        self._reply = reply
+        self._local = local
+        self.pid = 0
+        self.pidfd = -1
+        self.console: int | None = None
+        self._ready = False
+        self._ended = False
+        self._status: int | None = None
+        self._error: KernelRefused | None = None
+
+    def wait_ready(self) -> None:
+        """Wait until the container is created.
+
+        Raises:
+            KernelRefused: a step failed; the message names it.
+            ProtocolError: the process was killed before it said anything.
+        """
+        while not (self._ready and self.pid):
+            if not self._receive():
+                self._raise_dead()
+        if self._error is not None:
+            self._raise_dead()
+
+    def wait_spawned(self) -> None:
+        """Wait until the process exists.
+
+        Raises:
+            KernelRefused: it could not be made.
+            ProtocolError: the spawner is gone.
+        """
+        while not self.pid:
+            if not self._receive():
+                self._raise_dead()
+
+    def wait_executed(self) -> None:
+        """Wait until execve has closed the child's end (only of a local spawner), or a step failed.
+
+        Raises:
+            KernelRefused: the step.
+        """
+        while self._receive():
+            pass
+        if self._error is not None:
+            self._raise_dead()
+
+    def fileno(self) -> int:
+        """A fd that is readable when there is news, at the latest when the process has ended."""
+        return self.pidfd if self._local else self._reply.fileno()
+
+    def poll(self) -> int | None:
+        """The wait status, or None while the process runs; does not block.
+
+        Raises:
+            KernelRefused: a step failed after the process had been made, so the program never ran.
+        """
+        while self._status is None and select.select([self.fileno()], [], [], 0)[0]:
+            self._advance()
+        return self._end()
+
+    def wait(self) -> int:
+        """Wait for the end; the wait status as ``os.waitpid`` gives it.
+
+        Raises:
+            KernelRefused: as ``poll``.
+        """
+        while self._status is None:
+            self._advance()
+        status = self._end()
+        if status is None:
+            raise ProtocolError(f"wait for process {self.pid}: no status")
+        return status
+
+    def kill(self) -> None:
+        """SIGKILL, if it still runs."""
+        if self.pidfd >= 0:
+            sched.pidfd_send_signal(self.pidfd, sched.SIGKILL)
+
+    def close(self) -> None:
+        """Let go of it; it goes on if it runs."""
+        self._reply.close()
+        for fd in (self.pidfd, self.console):
+            if fd is not None and fd >= 0:
+                os.close(fd)
+        self.pidfd, self.console = -1, None
+
+    def _advance(self) -> None:
+        if self._local:
+            while not self._ended and select.select([self._reply.fileno()], [], [], 0)[0] and self._receive():
+                pass
+            self._status = os.waitpid(self.pid, 0)[1]
+            while not self._ended and self._receive():
+                pass
+        elif not self._receive():
+            self._raise_dead()
+
+    def _end(self) -> int | None:
+        if self._status is not None and self._error is not None:
+            raise self._error
+        return self._status
+
+    def _receive(self) -> bool:
+        """Take one message; False when there is none to come."""
+        if self._ended:
+            return False
+        data, received = fds.receive(self._reply)
+        if not data:
+            self._ended = True
+            return False
+        self._take(json.loads(data), received)
+        return True
+
+    def _take(self, message: dict[str, Any], received: list[int]) -> None:
+        event = message["event"]
+        if event == "spawned":
+            self.pid, self.pidfd = message["pid"], received[0]
+        elif event == "console":
+            self.console = received[0]
+        elif event == "ready":
+            self._ready = True
+        elif event == "exit":
+            self._status = message["status"]
+            self._ended = True
+        elif event == "error":
+            self._error = refused(message)
+            if not self.pid and message["step"] is None:
+                self._ended = True
+        else:
+            raise ProtocolError(f"the spawner sent an unknown event {event!r}")
+
+    def _raise_dead(self) -> None:
+        if self._error is not None:
+            raise self._error
+        raise ProtocolError(
+            "the process was killed while it was being set up", hint="Was its memory or pids limit too small to start anything?"
+        )
+
+
+def refused(message: dict[str, Any]) -> KernelRefused:
+    """The error that a message of the child or the spawner stands for."""
+    what = message["step"] or "make the process"
+    path = f" ({message['path']})" if message["path"] else ""
+    hint = _HINTS.get(message["operation"] or "")
+    return KernelRefused(f"{what}: {message['text']}{path}", errno=message["errno"], hint=hint)

@@ -1,0 +1,334 @@
+"""From a validated config to a plan: the flat lists of steps that a spawner and a child replay.
+
+Pure: it reads nothing of the system, so the same config gives the same plan, and ``--debug`` can print it. What the order of
+steps must be, and why, is said in ``rootfs`` and ``process``.
+"""
+
+from __future__ import annotations
+
+from pytest_ocirun.errors import ConfigError
+from pytest_ocirun.linux import caps, sched
+from pytest_ocirun.linux import mount as m
+from pytest_ocirun.runtime.mount_plan import PROPAGATION, MountPlan
+from pytest_ocirun.runtime.steps import describe
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pytest_ocirun.oci.process import Process
+    from pytest_ocirun.oci.runtime import Config
+    from pytest_ocirun.runtime.spawn import Plan
+    from pytest_ocirun.runtime.steps import Step
+
+OVERLAY = "org.ocirun.overlay"
+IDMAP = "org.ocirun.idmap"
+
+DEVICES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
+_LINKS = (
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+    ("/dev/ptmx", "pts/ptmx"),
+)
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Surroundings:
+    """What a plan needs to know beside the config.
+
+    Args:
+        id: the container's id.
+        bundle: absolute path of the bundle.
+        procs: the cgroup.procs files to be written into.
+        cgroup_v2: the directory to be born in, or None.
+        cgroup_v1: [directory name, mount options...] of every v1 hierarchy, for a cgroup mount; empty on v2.
+        holder: replace the process by the holder.
+        die_with_spawner: the container ends with whoever made it.
+        filter_flags: flags of seccomp(2) when slot ``filter`` holds a compiled program, else None.
+        extra_fds: target numbers of the slots ``fd3``, ``fd4`` ...
+    """
+
+    __slots__ = (
+        "bundle",
+        "cgroup_v1",
+        "cgroup_v2",
+        "die_with_spawner",
+        "extra_fds",
+        "filter_flags",
+        "holder",
+        "id",
+        "procs",
+    )
+
+    def __init__(  # noqa: PLR0913 - a record
+        self,
+        *,
+        id: str,  # noqa: A002 - OCI's name
+        bundle: str = "",
+        procs: list[str] | None = None,
+        cgroup_v2: str | None = None,
+        cgroup_v1: list[list[str]] | None = None,
+        holder: bool = False,
+        die_with_spawner: bool = False,
+        filter_flags: int | None = None,
+        extra_fds: list[int] | None = None,
+    ) -> None:
+        self.id = id
+        self.bundle = bundle
+        self.procs = procs or []
+        self.cgroup_v2 = cgroup_v2
+        self.cgroup_v1 = cgroup_v1 or []
+        self.holder = holder
+        self.die_with_spawner = die_with_spawner
+        self.filter_flags = filter_flags
+        self.extra_fds = extra_fds or []
+
+
+def container_plan(config: Config, around: Surroundings) -> Plan:
+    """The plan that creates a container and leaves its init waiting for the start.
+
+    Slots that it expects: ``reply``, ``listen``, ``stdio0`` to ``stdio2`` unless ``process.terminal``, ``filter`` if flags
+    are given, ``holder`` if wanted, one ``fdN`` for each extra fd.
+
+    Raises:
+        ConfigError: a combination that only shows here.
+    """
+    linux = config.linux
+    new = {each.type for each in linux.namespaces if not each.path}
+    idmaps = _idmaps(config) if "user" in new else None
+    owner = (host_id(idmaps[0], 0), host_id(idmaps[1], 0)) if idmaps else (0, 0)
+    mounts = MountPlan(
+        config.mounts, bundle=around.bundle, idmaps=idmaps, owner=owner, cgroup_v1=around.cgroup_v1
+    )
+    v1_cgroup_namespace = "cgroup" in new and around.cgroup_v2 is None
+    flags = sum(sched.NAMESPACES[kind] for kind in new)
+    if v1_cgroup_namespace:
+        flags &= ~sched.CLONE_NEWCGROUP
+    join, opened, entered = _joined(config)
+    enter: list[Step] = [*entered]
+    if idmaps or linux.namespace("user"):
+        enter.append(["become_root"])
+    if v1_cgroup_namespace:
+        enter.append(["unshare_cgroup"])
+    enter.append(["new_session"])
+    enter.append(["new_keyring", around.id])
+    enter += _names(config, new)
+    enter += _root(config, mounts, in_user_namespace=idmaps is not None)
+    enter += _privileges(config.process, around)
+    enter += [["ready"], ["wait_start"], *_execution(config.process, around)]
+    return {
+        "prepare": [*opened, *_prepare_root(config, mounts, idmaps, owner, around.bundle)],
+        "join": join,
+        "clone": flags,
+        "idmaps": idmaps,
+        "cgroups": {"procs": around.procs, "v2": around.cgroup_v2},
+        "oom_score": config.process.oom_score_adj,
+        "enter": enter,
+        "holder": around.holder,
+    }
+
+
+def exec_plan(process: Process, config: Config, init: tuple[int, int], around: Surroundings) -> Plan:
+    """The plan that runs one more process in the container of ``config``.
+
+    Args:
+        process: what to run.
+        config: the container's.
+        init: (pid, start time) of the container's init.
+        around: as for ``container_plan``.
+    """
+    flags = sum(sched.NAMESPACES[each.type] for each in config.linux.namespaces)
+    enter: list[Step] = [["new_session"], ["new_keyring", around.id], ["open_root"]]
+    if config.linux.namespace("user"):
+        enter.insert(0, ["become_root"])
+    if process.terminal:
+        size = process.console_size
+        enter.append(["open_console", size.height if size else 0, size.width if size else 0, process.user.uid])
+    enter += _privileges(process, around)
+    enter += _execution(process, around)
+    return {
+        "prepare": [["open_init", "init", *init]],
+        "join": [["init", flags]],
+        "clone": 0,
+        "idmaps": None,
+        "cgroups": {"procs": around.procs, "v2": around.cgroup_v2},
+        "oom_score": process.oom_score_adj if process.oom_score_adj is not None else config.process.oom_score_adj,
+        "enter": enter,
+        "holder": False,
+    }
+
+
+def describe_plan(plan: Plan) -> list[str]:
+    """Every step of a plan as a sentence, in the order of their doing."""
+    names = [name for name, flag in sched.NAMESPACES.items() if plan["clone"] & flag]
+    lines = [describe(step) for step in plan["prepare"]]
+    lines += [f"join the namespaces of {slot} (flags {flags:#x})" for slot, flags in plan["join"]]
+    lines.append(f"clone with new namespaces: {', '.join(names) or 'none'}")
+    for kind, rows in zip(("uid", "gid"), plan["idmaps"] or [], strict=False):
+        lines += [f"map {kind} {a} to {b} ({count} ids)" for a, b, count in rows]
+    lines += [f"join the cgroup by {path}" for path in plan["cgroups"]["procs"]]
+    return lines + [describe(step) for step in plan["enter"]]
+
+
+def host_id(rows: list[list[int]], inside: int) -> int:
+    """The host's id for the container's id ``inside``.
+
+    Raises:
+        ConfigError: the maps do not hold it.
+    """
+    for first, outside, count in rows:
+        if first <= inside < first + count:
+            return outside + inside - first
+    raise ConfigError(f"$.linux.uidMappings, gidMappings: the container's id {inside} is not mapped")
+
+
+def _idmaps(config: Config) -> list[list[list[int]]]:
+    return [
+        [[row.container_id, row.host_id, row.size] for row in rows]
+        for rows in (config.linux.uid_mappings, config.linux.gid_mappings)
+    ]
+
+
+def _joined(config: Config) -> tuple[list[list[object]], list[Step], list[Step]]:
+    """Namespaces by path: user and pid before the clone, by the intermediate; the rest by the child itself."""
+    join: list[list[object]] = []
+    opened: list[Step] = []
+    entered: list[Step] = []
+    for kind in sched.NAMESPACES:
+        namespace = config.linux.namespace(kind)
+        if namespace is None or not namespace.path:
+            continue
+        opened.append(["open_path", f"ns-{kind}", namespace.path, 0])
+        if kind in ("user", "pid"):
+            join.append([f"ns-{kind}", sched.NAMESPACES[kind]])
+        else:
+            entered.append(["join_namespace", f"ns-{kind}", kind])
+    return join, opened, entered
+
+
+def _names(config: Config, new: set[str]) -> list[Step]:
+    steps: list[Step] = []
+    if config.hostname:
+        steps.append(["hostname", config.hostname])
+    if config.domainname:
+        steps.append(["domainname", config.domainname])
+    if "network" in new:
+        steps.append(["loopback_up"])
+    steps += [["sysctl", name.replace(".", "/"), value] for name, value in config.linux.sysctl.items()]
+    return steps
+
+
+def _prepare_root(
+    config: Config,
+    mounts: MountPlan,
+    idmaps: list[list[list[int]]] | None,
+    owner: tuple[int, int],
+    bundle: str,
+) -> list[Step]:
+    path = config.root.path if config.root.path.startswith("/") else f"{bundle}/{config.root.path}"
+    root_maps = None
+    if config.annotations.get(IDMAP):
+        if config.annotations[IDMAP] != "root" or idmaps is None:
+            raise ConfigError(f"$.annotations[{IDMAP!r}]: takes 'root', and needs a new user namespace with mappings")
+        root_maps = idmaps
+    # Device nodes of the image must not open devices; those of the runtime live on the mount at /dev.
+    attributes = m.MOUNT_ATTR_NODEV if any(each.destination == "/dev" for each in config.mounts) else 0
+    if OVERLAY not in config.annotations:
+        if mounts.overlays:
+            raise ConfigError(f"$.mounts: an overlay without upperdir needs the annotation {OVERLAY}")
+        return [["clone_tree", "root", path, True, attributes, 0, 0, root_maps], *mounts.prepare]
+    size, inodes = overlay_limits(config.annotations[OVERLAY])
+    return [
+        ["upper_tmpfs", size, inodes, *owner],
+        ["overlay", "root", path, 0, *owner, attributes, root_maps],
+        *mounts.prepare,
+        ["drop_upper"],
+    ]
+
+
+def overlay_limits(text: str) -> tuple[int, int]:
+    """(bytes, inodes) of an overlay annotation ``size=BYTES,inodes=N``.
+
+    Raises:
+        ConfigError: it has another form.
+    """
+    try:
+        values = {key: int(value) for key, value in (item.split("=") for item in text.split(","))}
+        return values.pop("size"), values.pop("inodes")
+    except (ValueError, KeyError):
+        raise ConfigError(f"$.annotations[{OVERLAY!r}]: expected 'size=BYTES,inodes=N', got {text!r}") from None
+
+
+def _root(config: Config, mounts: MountPlan, *, in_user_namespace: bool) -> list[Step]:
+    linux = config.linux
+    if not linux.namespace("mount"):
+        raise ConfigError("$.linux.namespaces: a container without a mount namespace of its own is not supported")
+    wanted = PROPAGATION.get(linux.rootfs_propagation, m.MS_PRIVATE | m.MS_REC)
+    steps: list[Step] = [["propagation", wanted], ["attach_root", "root", 0], *mounts.enter]
+    for name, major, minor in DEVICES:
+        if in_user_namespace:
+            steps.append(["bind_device", f"/dev/{name}", f"/dev/{name}"])
+        else:
+            steps.append(["make_device", f"/dev/{name}", "c", major, minor, 0o666, 0, 0])
+    for device in linux.devices:
+        if in_user_namespace:
+            steps.append(["bind_device", device.path, device.path])
+        else:
+            mode = 0o666 if device.file_mode is None else device.file_mode & 0o7777
+            numbers = (device.major or 0, device.minor or 0)
+            steps.append(["make_device", device.path, device.type, *numbers, mode, device.uid or 0, device.gid or 0])
+    steps += [["symlink", path, target] for path, target in _LINKS]
+    if config.process.terminal:
+        size = config.process.console_size
+        steps.append(["open_console", size.height if size else 0, size.width if size else 0, config.process.user.uid])
+        steps.append(["bind_console", "/dev/console"])
+    steps += [["read_only", path] for path in linux.readonly_paths]
+    steps += [["mask", path] for path in linux.masked_paths]
+    if config.root.readonly:
+        steps.append(["root_read_only"])
+    return [*steps, ["pivot"]]
+
+
+def _privileges(process: Process, around: Surroundings) -> list[Step]:
+    steps: list[Step] = [["rlimit", each.type, each.soft, each.hard] for each in process.rlimits]
+    user = process.user
+    steps.append(["umask", 0o022 if user.umask is None else user.umask])
+    if around.filter_flags is not None:
+        steps.append(["prepare_filter", "filter", around.filter_flags])
+        if not process.no_new_privileges:
+            steps.append(["load_filter"])
+    sets = process.capabilities
+    bounding, effective, permitted, inheritable, ambient = (
+        caps.mask(names)
+        for names in (
+            (sets.bounding, sets.effective, sets.permitted, sets.inheritable, sets.ambient)
+            if sets
+            else ([], [], [], [], [])
+        )
+    )
+    steps.append(["chdir", process.cwd, True])
+    steps.append(["bounding", bounding])
+    steps.append(["user", user.uid, user.gid, user.additional_gids])
+    steps.append(["chdir_again", process.cwd])
+    if process.no_new_privileges:
+        steps.append(["no_new_privs"])
+    if not around.holder:
+        path = next((item[5:] for item in reversed(process.env) if item.startswith("PATH=")), _DEFAULT_PATH)
+        steps.append(["find_executable", process.args[0], path])
+    steps.append(["capabilities", effective, permitted, inheritable, ambient])
+    if around.die_with_spawner:
+        steps.append(["die_with_spawner"])
+    return steps
+
+
+def _execution(process: Process, around: Surroundings) -> list[Step]:
+    steps: list[Step] = []
+    if process.terminal:
+        steps.append(["use_console"])
+    targets = {str(number): f"stdio{number}" for number in range(3)}
+    targets |= {str(number): f"fd{number}" for number in around.extra_fds}
+    steps.append(["arrange_fds", targets])
+    if around.filter_flags is not None and process.no_new_privileges:
+        steps.append(["load_filter"])
+    steps.append(["execute_holder"] if around.holder else ["execute", process.args, process.env])
+    return steps

@@ -1,0 +1,163 @@
+"""Prepare steps: what the spawner does before the clone, with rights that the child will not have.
+
+The spawner sits in a private mount namespace with a small tmpfs of its own as working directory (``runtime.stage``). It makes detached
+mounts and leaves them in ``context.mounts``; the child only moves them into place.
+
+Why attach and detach: before Linux 6.15 overlayfs refuses layers from mounts that are attached nowhere, so the upper
+tmpfs and an idmapped lower layer are attached below the working directory while the overlay is made. The overlay keeps
+private copies of both; the tmpfs goes at once, idmapped layers stay for the next container of the same image.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from pytest_ocirun.linux import mount, proc, sched
+from pytest_ocirun.runtime.idmap import translate, write_maps
+from pytest_ocirun.runtime.steps import Context, operation
+
+UPPER = "upper"
+
+_idmapped: dict[str, str] = {}
+_user_namespaces: dict[str, int] = {}
+
+
+@operation("open {1} as {0}")
+def open_path(context: Context, slot: str, path: str, flags: int) -> None:
+    """Open ``path`` of the spawner's mount namespace into a slot."""
+    context.fds[slot] = os.open(path, flags | os.O_CLOEXEC)
+
+
+@operation("open the container's init, pid {1}, as {0}")
+def open_init(context: Context, slot: str, pid: int, start_time: int) -> None:
+    """Open a pidfd of the process with that pid and start time, so that no other process of that pid is meant."""
+    context.fds[slot] = sched.pidfd_open(pid)
+    if not proc.is_alive(pid, start_time):
+        raise ProcessLookupError(errno.ESRCH, "the container is not running any more")
+
+
+@operation("make a tmpfs of {0} bytes and {1} inodes for everything the container writes to its root")
+def upper_tmpfs(context: Context, size: int, inodes: int, uid: int, gid: int) -> None:
+    """Mount the bounded tmpfs that holds the upper layers at the working directory's ``upper``."""
+    del context
+    options = {"size": str(size), "nr_inodes": str(inodes), "mode": "0755", "source": "ocirun"}
+    options |= {"uid": str(translate("uid", uid)), "gid": str(translate("gid", gid))}
+    fd = mount.new_mount("tmpfs", {**options})
+    target = os.open(UPPER, os.O_PATH | os.O_CLOEXEC)
+    try:
+        mount.move_mount(fd, target)
+    finally:
+        os.close(target)
+        os.close(fd)
+
+
+@operation("let go of the upper tmpfs; the overlays keep it")
+def drop_upper(context: Context) -> None:
+    """Detach the upper tmpfs from the spawner's mount namespace."""
+    del context
+    mount.umount2(UPPER, mount.MNT_DETACH)
+
+
+@operation("lay a writable overlay over {1} (layer {2})")
+def overlay(  # noqa: PLR0913 - a step's arguments are flat
+    context: Context,
+    slot: str,
+    lower: str,
+    layer: int,
+    uid: int,
+    gid: int,
+    attributes: int,
+    idmaps: list[list[list[int]]] | None,
+) -> None:
+    """Make a detached overlay: ``lower`` below, a fresh directory of the upper tmpfs above.
+
+    Args:
+        context: the replay's.
+        slot: where the detached mount goes.
+        lower: a directory of the spawner's mount namespace.
+        layer: a number that keeps the upper directories of one container apart.
+        uid: owner of the upper directory, which becomes the mount's root: the container's root.
+        gid: its group.
+        attributes: MOUNT_ATTR_* of the mount.
+        idmaps: [uid maps, gid maps] when the lower layer's owners are real ids to be mapped, else None.
+    """
+    upper, work = f"{UPPER}/{layer}", f"{UPPER}/{layer}.work"
+    mode = os.stat(lower).st_mode & 0o7777
+    for path in (upper, work):
+        os.mkdir(path)
+        os.chown(path, translate("uid", uid), translate("gid", gid))
+    os.chmod(upper, mode)
+    options = {"source": "ocirun", "lowerdir": idmapped(lower, idmaps) if idmaps else lower}
+    options |= {"upperdir": upper, "workdir": work}
+    if not _in_initial_user_namespace():
+        options["userxattr"] = ""
+    context.mounts[slot] = mount.new_mount("overlay", {key: value or None for key, value in options.items()}, attributes)
+
+
+@operation("take a detached copy of the mount at {1}")
+def clone_tree(  # noqa: PLR0913 - a step's arguments are flat
+    context: Context,
+    slot: str,
+    path: str,
+    recursive: bool,  # noqa: FBT001
+    attributes: int,
+    clear: int,
+    recursive_attributes: int,
+    idmaps: list[list[list[int]]] | None,
+) -> None:
+    """Copy the mount at ``path``, set MOUNT_ATTR_* ``attributes``, and map its owners if asked."""
+    fd = mount.open_tree(mount.AT_FDCWD, path, recursive=recursive)
+    context.mounts[slot] = fd
+    if attributes or clear:
+        mount.mount_setattr(fd, set=attributes, clear=clear)
+    if recursive_attributes:
+        mount.mount_setattr(fd, set=recursive_attributes, recursive=True)
+    if idmaps:
+        mount.mount_setattr(fd, userns=user_namespace(idmaps))
+
+
+def idmapped(path: str, idmaps: list[list[list[int]]]) -> str:
+    """An idmapped, read-only copy of the mount at ``path``, attached below the working directory and kept."""
+    found = os.stat(path)
+    key = f"{found.st_dev}:{found.st_ino}:{idmaps}"
+    if key not in _idmapped:
+        fd = mount.open_tree(mount.AT_FDCWD, path)
+        try:
+            mount.mount_setattr(fd, set=mount.MOUNT_ATTR_RDONLY, userns=user_namespace(idmaps))
+            name = f"lower/{len(_idmapped)}"
+            os.mkdir(name)
+            target = os.open(name, os.O_PATH | os.O_CLOEXEC)
+            try:
+                mount.move_mount(fd, target)
+            finally:
+                os.close(target)
+        finally:
+            os.close(fd)
+        _idmapped[key] = name
+    return _idmapped[key]
+
+
+def user_namespace(idmaps: list[list[list[int]]]) -> int:
+    """A fd of a user namespace with these [uid maps, gid maps], made once and kept."""
+    key = str(idmaps)
+    if key not in _user_namespaces:
+        ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
+        pid, pidfd = sched.clone3(sched.CLONE_NEWUSER)
+        if pid == 0:
+            os.close(ready_write)
+            os.read(ready_read, 1)
+            os._exit(0)
+        try:
+            write_maps(pid, idmaps)
+            _user_namespaces[key] = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            for fd in (ready_read, ready_write, pidfd):
+                os.close(fd)
+            os.waitpid(pid, 0)
+    return _user_namespaces[key]
+
+
+def _in_initial_user_namespace() -> bool:
+    with open("/proc/self/uid_map", "rb") as file:  # noqa: PTH123 - pathlib is dear to import
+        return file.read().split() == [b"0", b"0", b"4294967295"]

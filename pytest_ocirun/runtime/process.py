@@ -1,0 +1,322 @@
+"""Process steps: names, identity, limits, privileges, file descriptors and execve, in the child.
+
+The order that the plan keeps: the bounding set is dropped while CAP_SETPCAP is held; keepcaps carries the permitted set over
+setresuid; the parent-death signal is set after the last change of credentials, which would clear it; seccomp
+comes last with no_new_privs, and before the capabilities go without it.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import signal
+import stat
+
+from pytest_ocirun.linux import caps, fds, netdev, prctl, sched, tty, uts
+from pytest_ocirun.linux.seccomp import Filter
+from pytest_ocirun.runtime.idmap import setgroups_allowed
+from pytest_ocirun.runtime.inside import open_inside
+from pytest_ocirun.runtime.steps import Context, operation
+
+
+@operation("become root of the new user namespace")
+def become_root(context: Context) -> None:
+    """Take uid and gid 0 of the namespace whose maps the spawner has just written."""
+    del context
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    prctl.set_dumpable(0)
+
+
+@operation("enter a new cgroup namespace")
+def unshare_cgroup(context: Context) -> None:
+    """On v1 only after the join, or the namespace's root would be the spawner's cgroup."""
+    del context
+    sched.unshare(sched.CLONE_NEWCGROUP)
+
+
+@operation("join the {1} namespace")
+def join_namespace(context: Context, slot: str, kind: str) -> None:
+    """Join one namespace by an open file of it."""
+    sched.setns(context.fds[slot], sched.NAMESPACES[kind])
+
+
+@operation("set the host name to {0}")
+def hostname(context: Context, name: str) -> None:
+    """Name the uts namespace."""
+    del context
+    uts.sethostname(name)
+
+
+@operation("set the domain name to {0}")
+def domainname(context: Context, name: str) -> None:
+    """Set the NIS domain of the uts namespace."""
+    del context
+    uts.setdomainname(name)
+
+
+@operation("set the sysctl {0} to {1}")
+def sysctl(context: Context, name: str, value: str) -> None:
+    """Write below /proc/sys of the old root, which nothing of the container can have touched."""
+    del context
+    fd = os.open(f"/proc/sys/{name}", os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        os.write(fd, value.encode())
+    finally:
+        os.close(fd)
+
+
+@operation("bring the loopback device up")
+def loopback_up(context: Context) -> None:
+    """Bring lo up in the new network namespace."""
+    del context
+    netdev.loopback_up()
+
+
+@operation("start a new session")
+def new_session(context: Context) -> None:
+    """Leave the caller's session and terminal."""
+    del context
+    os.setsid()
+
+
+@operation("join a new session keyring")
+def new_keyring(context: Context, name: str) -> None:
+    """Leave the caller's session keyring; a kernel without keyrings has none to leak."""
+    del context
+    try:
+        uts.join_session_keyring(name)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EDQUOT):
+            raise
+
+
+@operation("open a terminal of the container's own devpts")
+def open_console(context: Context, rows: int, columns: int, uid: int) -> None:
+    """Make a pty; the master goes to the client over the reply socket, the slave becomes stdio and /dev/console."""
+    ptmx = open_inside(context.root, "/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    master, slave = tty.open_pair(ptmx)
+    if rows and columns:
+        tty.set_size(slave, rows, columns)
+    os.fchown(slave, uid, -1)
+    reply = fds.socket_of(context.fds["reply"])
+    fds.send(reply, json.dumps({"event": "console"}).encode(), [master])
+    reply.detach()
+    os.close(master)
+    context.console = slave
+
+
+@operation("open the root directory")
+def open_root(context: Context) -> None:
+    """Take the root of the container that was joined as the root that later steps resolve paths in."""
+    context.root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+@operation("take the terminal as controlling terminal and stdio")
+def use_console(context: Context) -> None:
+    """Make the pty's slave the controlling terminal and fds 0 to 2."""
+    tty.make_controlling(context.console)
+    for name in ("0", "1", "2"):
+        context.fds[f"stdio{name}"] = context.console
+
+
+@operation("limit {0} to {1} (soft) and {2} (hard)")
+def rlimit(context: Context, name: str, soft: int, hard: int) -> None:
+    """Set one resource limit; the name is POSIX's, RLIMIT_*."""
+    del context
+    try:
+        resource.setrlimit(getattr(resource, name), (_limit(soft), _limit(hard)))
+    except ValueError as error:
+        raise OSError(errno.EPERM, f"{error}: raising a hard limit needs CAP_SYS_RESOURCE", name) from error
+
+
+@operation("set the file mode mask to {0:04o}")
+def umask(context: Context, mask: int) -> None:
+    """Set the umask."""
+    del context
+    os.umask(mask)
+
+
+@operation("keep only the capabilities of mask {0:#x} in the bounding set")
+def bounding(context: Context, keep: int) -> None:
+    """Drop the rest of the bounding set."""
+    del context
+    caps.drop_bounding(keep)
+
+
+@operation("become uid {0}, gid {1}, groups {2}")
+def user(context: Context, uid: int, gid: int, groups: list[int]) -> None:
+    """Change to the process's user with the permitted capabilities kept."""
+    del context
+    prctl.set_keepcaps(1)
+    if groups or setgroups_allowed():
+        os.setgroups(groups)
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    prctl.set_keepcaps(0)
+    prctl.set_dumpable(0)
+
+
+@operation("set the capabilities: effective {0:#x}, permitted {1:#x}, inheritable {2:#x}, ambient {3:#x}")
+def capabilities(context: Context, effective: int, permitted: int, inheritable: int, ambient: int) -> None:
+    """Set the four per-process capability sets."""
+    del context
+    caps.capset(effective=effective, permitted=permitted, inheritable=inheritable)
+    caps.set_ambient(ambient)
+
+
+@operation("let no execve give new privileges")
+def no_new_privs(context: Context) -> None:
+    """Set no_new_privs."""
+    del context
+    prctl.set_no_new_privs()
+
+
+@operation("end when the spawner ends")
+def die_with_spawner(context: Context) -> None:
+    """SIGKILL on the spawner's death. Set after the last change of credentials."""
+    del context
+    prctl.set_pdeathsig(sched.SIGKILL)
+
+
+@operation("go to the working directory {0}")
+def chdir(context: Context, path: str, make: bool) -> None:  # noqa: FBT001
+    """Enter the working directory and verify that it lies inside the root.
+
+    A path through /proc/self/fd to a leaked directory would lead out; getcwd(2) tells by a path that does not
+    start with a slash, or by ENOENT.
+    """
+    context.cwd_entered = False
+    try:
+        if make:
+            os.makedirs(path, exist_ok=True)
+        os.chdir(path)
+    except PermissionError:
+        if make:
+            return  # perhaps only the process's own user may: chdir_again tries as that user
+        raise
+    context.cwd_entered = True
+    try:
+        inside = os.getcwd().startswith("/")
+    except FileNotFoundError:
+        inside = False
+    if not inside:
+        raise OSError(errno.EACCES, "the working directory lies outside the root file system", path)
+
+
+@operation("go to the working directory {0}, if only its user may")
+def chdir_again(context: Context, path: str) -> None:
+    """Enter the working directory as the process's user, where root could not (a directory on FUSE or NFS)."""
+    if not context.cwd_entered:
+        chdir(context, path, False)  # noqa: FBT003
+
+
+@operation("find {0} in the PATH {1}")
+def find_executable(context: Context, name: str, search: str) -> None:
+    """Resolve the program as execvp(3) would, before a filter can get in the way."""
+    if "/" in name:
+        context.executable = name
+        _check_executable(name)
+        return
+    refused: OSError | None = None
+    for directory in search.split(":"):
+        candidate = f"{directory or '.'}/{name}"
+        try:
+            _check_executable(candidate)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            refused = error
+        else:
+            context.executable = candidate
+            return
+    raise refused or FileNotFoundError(errno.ENOENT, "executable file not found in $PATH", name)
+
+
+@operation("lay out the seccomp filter {0}")
+def prepare_filter(context: Context, slot: str, flags: int) -> None:
+    """Read the compiled program from its fd."""
+    os.lseek(context.fds[slot], 0, os.SEEK_SET)
+    context.filter = Filter(fds.read_all(context.fds[slot]), flags)
+
+
+@operation("load the seccomp filter")
+def load_filter(context: Context) -> None:
+    """Load the program that ``prepare_filter`` laid out."""
+    if context.filter is None:
+        raise OSError(errno.EINVAL, "no seccomp filter was laid out")
+    context.filter.load()
+
+
+@operation("report that everything is ready")
+def ready(context: Context) -> None:
+    """Tell the client that the container is created."""
+    os.write(context.fds["reply"], b'{"event": "ready"}')
+
+
+@operation("wait for the start")
+def wait_start(context: Context) -> None:
+    """Accept one connection on the start socket and hold it: execve closes it, which means success to the starter."""
+    listener = fds.socket_of(context.fds["listen"])
+    fd, _address = listener._accept()  # noqa: SLF001 - what socket.accept wraps
+    connection = fds.socket_of(fd)
+    os.set_inheritable(fd, False)
+    connection.send(b"starting")
+    context.fds["starter"] = connection.detach()
+    listener.detach()
+
+
+@operation("arrange the file descriptors {0}")
+def arrange_fds(context: Context, targets: dict[str, str]) -> None:
+    """Give the process exactly the fds of ``targets`` (number to slot); everything else closes at execve."""
+    numbers = {int(number): slot for number, slot in targets.items()}
+    floor = max(numbers) + 1
+    lifted = {slot: _lift(fd, floor) for slot, fd in context.fds.items()}
+    context.fds = lifted
+    fds.close_range(0, flags=fds.CLOSE_RANGE_CLOEXEC)
+    for number, slot in numbers.items():
+        os.dup2(lifted[slot], number, inheritable=True)
+
+
+@operation("execute {0}")
+def execute(context: Context, args: list[str], env: list[str]) -> None:
+    """Replace this process by the program that ``find_executable`` found."""
+    default_signals()
+    environment = dict(item.split("=", 1) for item in env)
+    os.execve(context.executable, args, environment)
+
+
+@operation("execute the holder")
+def execute_holder(context: Context) -> None:
+    """Replace this process by the idle program that keeps a container alive; SIGCHLD ignored reaps orphans."""
+    default_signals()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    os.execve(context.fds["holder"], ["ocirun-holder"], {})
+
+
+def default_signals() -> None:
+    """Undo what Python and the caller left: ignored signals and blocked masks pass through execve."""
+    for number in signal.valid_signals():
+        if number not in (signal.SIGKILL, signal.SIGSTOP) and signal.getsignal(number) != signal.SIG_DFL:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def _limit(value: int) -> int:
+    return resource.RLIM_INFINITY if value >= (1 << 64) - 1 else value
+
+
+def _lift(fd: int, floor: int) -> int:
+    import fcntl
+
+    return fd if fd >= floor else fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, floor)
+
+
+def _check_executable(path: str) -> None:
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not os.access(path, os.X_OK, effective_ids=True):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)

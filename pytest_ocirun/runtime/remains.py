@@ -1,0 +1,54 @@
+"""Removing what a container leaves behind: its cgroups and its state directory.
+
+Used by delete, by the zygote when its client is gone, and by whoever cleans up after a killed run.
+Trees are removed by directory fds and never through symlinks or across mounts (CVE-2017-1002102).
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def remove(owned: dict[str, Any]) -> None:
+    """Remove the cgroups and then the state directory of a container whose processes have ended.
+
+    Args:
+        owned: ``cgroups`` (paths as ``Cgroup.paths`` gives them, or null) and ``state`` (the directory).
+    """
+    if owned["cgroups"]:
+        from pytest_ocirun.runtime.cgroups import Cgroup
+
+        Cgroup.from_paths(owned["cgroups"]).remove()
+    remove_tree(owned["state"])
+
+
+def remove_tree(path: str) -> None:
+    """Remove a directory and all below it; nothing there is fine."""
+    parent, name = os.path.split(path)
+    try:
+        above = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        _remove(above, name)
+    except FileNotFoundError:
+        pass
+    finally:
+        os.close(above)
+
+
+def _remove(above: int, name: str) -> None:
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=above)
+    try:
+        for entry in os.listdir(fd):
+            try:
+                os.unlink(entry, dir_fd=fd)
+            except IsADirectoryError:
+                _remove(fd, entry)
+    finally:
+        os.close(fd)
+    os.rmdir(name, dir_fd=above)

@@ -1,0 +1,192 @@
+"""Root file system steps: what the child does with mounts, from private propagation to pivot_root.
+
+Order matters, and the plan keeps it: propagation is cut first, or pivot_root would be EINVAL and mounts would reach the host; the
+root is attached before anything is mounted inside, since a detached tree cannot be mounted on before Linux 6.15;
+masked paths come last, because the mounts of the config may lie under them; the old root is needed until then, as the source
+of device nodes and of /dev/null.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from pytest_ocirun.linux import mount
+from pytest_ocirun.runtime.inside import O_PATH, make_directory, make_file, make_symlink, open_inside
+from pytest_ocirun.runtime.steps import Context, operation
+
+ROOT = "root"
+
+_OWN_DIRECTORIES = ("/proc", "/sys", "/dev")
+_DEV_NULL = os.makedev(1, 3)
+
+
+@operation("cut mount propagation (flags {0:#x})")
+def propagation(context: Context, flags: int) -> None:
+    """Set the propagation of every mount copied from the spawner."""
+    del context
+    mount.mount(None, "/", None, flags)
+
+
+@operation("attach the root file system")
+def attach_root(context: Context, slot: str, propagation: int) -> None:
+    """Move the prepared root mount to the spawner's ``root`` directory and open it."""
+    target = os.open(ROOT, O_PATH)
+    mount.move_mount(context.mounts[slot], target)
+    os.close(target)
+    context.root = os.open(ROOT, O_PATH | os.O_DIRECTORY)
+    if propagation:
+        mount.mount_setattr(context.root, propagation=propagation, recursive=True)
+
+
+@operation("mount {1} on {0}")
+def mount_new(
+    context: Context, path: str, fstype: str, options: dict[str, str | None], attributes: int, propagation: int
+) -> None:
+    """Mount a file system of its own at ``path`` inside the root."""
+    fd = mount.new_mount(fstype, {"source": fstype, **options}, attributes)
+    _place(context.root, fd, path, directory=True)
+    _set_propagation(fd, propagation)
+    os.close(fd)
+
+
+@operation("move the prepared mount {0} to {1}")
+def attach(context: Context, slot: str, path: str, propagation: int) -> None:
+    """Move a mount that the spawner prepared to ``path`` inside the root."""
+    fd = context.mounts.pop(slot)
+    _place(context.root, fd, path, directory=stat.S_ISDIR(os.fstat(fd).st_mode))
+    _set_propagation(fd, propagation)
+    os.close(fd)
+
+
+@operation("mount the cgroups on {0}")
+def mount_cgroup_v1(context: Context, path: str, controllers: list[list[str]], attributes: int) -> None:
+    """Mount a tmpfs with one directory per v1 hierarchy; ``controllers`` are [directory, mount options...]."""
+    fd = mount.new_mount("tmpfs", {"source": "cgroup", "mode": "0755"}, mount.MOUNT_ATTR_NOSUID)
+    _place(context.root, fd, path, directory=True)
+    for name, *options in controllers:
+        hierarchy = mount.new_mount("cgroup", {"source": "cgroup", **dict.fromkeys(options)}, attributes)
+        _place(context.root, hierarchy, f"{path}/{name}", directory=True)
+        os.close(hierarchy)
+    mount.mount_setattr(fd, set=attributes)
+    os.close(fd)
+
+
+@operation("bind the host's device {1} to {0}")
+def bind_device(context: Context, path: str, host: str) -> None:
+    """Bind a device node of the host: inside a user namespace mknod is EPERM."""
+    source = mount.open_tree(mount.AT_FDCWD, host)
+    _place(context.root, source, path, directory=False)
+    os.close(source)
+
+
+@operation("make the device {0} ({1} {2}:{3})")
+def make_device(  # noqa: PLR0913 - a step's arguments are flat
+    context: Context, path: str, kind: str, major: int, minor: int, mode: int, uid: int, gid: int
+) -> None:
+    """Make a device node; one that is there already and equal is kept."""
+    wanted = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}[kind]
+    number = 0 if kind == "p" else os.makedev(major, minor)
+    parent, _, name = path.rpartition("/")
+    above = make_directory(context.root, parent or "/")
+    try:
+        os.mknod(name, wanted | mode, number, dir_fd=above)
+    except FileExistsError:
+        found = os.stat(name, dir_fd=above, follow_symlinks=False)
+        if stat.S_IFMT(found.st_mode) != wanted or found.st_rdev != number:
+            raise
+    else:
+        os.chown(name, uid, gid, dir_fd=above, follow_symlinks=False)
+        fd = open_inside(above, name)
+        os.chmod(f"/proc/self/fd/{fd}", mode)
+        os.close(fd)
+    finally:
+        os.close(above)
+
+
+@operation("link {0} to {1}")
+def symlink(context: Context, path: str, target: str) -> None:
+    """Make a symlink inside the root unless something is there."""
+    make_symlink(context.root, path, target)
+
+
+@operation("bind the terminal to {0}")
+def bind_console(context: Context, path: str) -> None:
+    """Bind the pty's slave, by its fd, to /dev/console."""
+    source = mount.open_tree(context.console, "")
+    _place(context.root, source, path, directory=False)
+    os.close(source)
+
+
+@operation("mask {0}")
+def mask(context: Context, path: str) -> None:
+    """Hide a directory behind an empty read-only tmpfs, a file behind the real /dev/null; nothing there is fine."""
+    try:
+        target = open_inside(context.root, path)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if stat.S_ISDIR(os.fstat(target).st_mode):
+        if context.mask < 0:
+            context.mask = fd = mount.new_mount(
+                "tmpfs", {"source": "tmpfs", "size": "0", "nr_inodes": "1", "mode": "0555"}, mount.MOUNT_ATTR_RDONLY
+            )
+        else:
+            fd = mount.open_tree(context.mask, "")
+    else:
+        fd = mount.open_tree(mount.AT_FDCWD, "/dev/null")
+        found = os.fstat(fd)
+        if not stat.S_ISCHR(found.st_mode) or found.st_rdev != _DEV_NULL:
+            raise OSError(errno.ENODEV, "the host's /dev/null is not the null device", path)
+    mount.move_mount(fd, target)
+    os.close(target)
+    if fd != context.mask:
+        os.close(fd)
+
+
+@operation("make {0} read-only")
+def read_only(context: Context, path: str) -> None:
+    """Bind a path inside the root over itself, read-only; nothing there is fine."""
+    try:
+        target = open_inside(context.root, path)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    fd = mount.open_tree(target, "", recursive=True)
+    mount.mount_setattr(fd, set=mount.MOUNT_ATTR_RDONLY, recursive=True)
+    mount.move_mount(fd, target)
+    os.close(target)
+    os.close(fd)
+
+
+@operation("make the root file system read-only")
+def root_read_only(context: Context) -> None:
+    """Make the root mount itself read-only, not what is mounted in it."""
+    mount.mount_setattr(context.root, set=mount.MOUNT_ATTR_RDONLY)
+
+
+@operation("pivot into the root file system and let the old one go")
+def pivot(context: Context) -> None:
+    """Stack the old root on the new one, then detach it: pivot_root(2), "pivot_root(., .)"."""
+    os.fchdir(context.root)
+    mount.pivot_root(".", ".")
+    mount.umount2(".", mount.MNT_DETACH)
+    os.chdir("/")
+    os.close(context.root)
+
+
+def _place(root: int, fd: int, path: str, *, directory: bool) -> None:
+    # The runtime's own directories must be real ones: behind a symlink the masks would miss what is mounted there.
+    own = any(path == name or path.startswith(f"{name}/") for name in _OWN_DIRECTORIES)
+    if directory:
+        target = make_directory(root, path, symlinks=not own)
+    else:
+        target = make_file(root, path)
+    try:
+        mount.move_mount(fd, target)
+    finally:
+        os.close(target)
+
+
+def _set_propagation(fd: int, flags: int) -> None:
+    if flags:
+        mount.mount_setattr(fd, propagation=flags & ~mount.MS_REC, recursive=bool(flags & mount.MS_REC))

@@ -1,0 +1,195 @@
+"""The spawner's side of making a process: prepare, clone, map, join, let go.
+
+A plan is a plain JSON object:
+
+    prepare     steps replayed here, before the clone
+    join        [[slot, CLONE_NEW* flags], ...]: namespaces to be in before the clone; then an intermediate does it,
+                whose last act is clone3(CLONE_PARENT), so that the new process is the spawner's child all the same
+    clone       CLONE_NEW* flags of the new process
+    idmaps      [uid rows, gid rows] of a new user namespace, or null
+    cgroups     {"procs": [cgroup.procs files], "v2": directory or null}
+    oom_score   oom_score_adj, or null
+    enter       steps replayed by the new process; the last one ends in execve
+
+The conversation with the client, on the plan's own reply socket, is drawn in docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+
+from pytest_ocirun.linux import fds, mount, sched
+from pytest_ocirun.runtime import prepare, process, rootfs  # noqa: F401 - they register the operations
+from pytest_ocirun.runtime.idmap import write_maps
+from pytest_ocirun.runtime.steps import Context, StepFailed, describe, replay
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Plan = dict[str, Any]
+
+FAILED = 127
+
+
+def spawn(plan: Plan, slots: dict[str, int]) -> tuple[int, int] | None:
+    """Make the process that ``plan`` describes. Closes every fd of ``slots`` but ``reply``.
+
+    Args:
+        plan: as the module's docstring says.
+        slots: fds that the plan's steps name; ``reply`` is the child's and the spawner's way to the client.
+
+    Returns:
+        (pid, pidfd) of the new process, or None when nothing was made; the client has been told which step failed.
+    """
+    context = Context(dict(slots))
+    try:
+        replay(plan["prepare"], context)
+        pid, pidfd, go = _clone(plan, context)
+    except StepFailed as failed:
+        send_error(slots["reply"], failed.step, failed.error)
+        _undo_prepare()
+        return None
+    except OSError as error:
+        send_error(slots["reply"], None, error)
+        return None
+    finally:
+        for fd in {*context.fds.values(), *context.mounts.values()} - {slots["reply"]}:
+            os.close(fd)
+    try:
+        _let_go(plan, pid, go)
+    except OSError as error:
+        send_error(slots["reply"], None, error)
+        sched.pidfd_send_signal(pidfd, sched.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(pidfd)
+        return None
+    finally:
+        os.close(go)
+    reply = fds.socket_of(slots["reply"])
+    fds.send(reply, json.dumps({"event": "spawned", "pid": pid}).encode(), [pidfd])
+    reply.detach()
+    return pid, pidfd
+
+
+def _clone(plan: Plan, context: Context) -> tuple[int, int, int]:
+    wait, go = os.pipe2(os.O_CLOEXEC)
+    cgroup = None
+    try:
+        if plan["cgroups"]["v2"]:
+            cgroup = os.open(plan["cgroups"]["v2"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        if plan["join"]:
+            pid, pidfd = _clone_joined(plan, context, wait, cgroup)
+        else:
+            pid, pidfd = sched.clone3(plan["clone"], cgroup=cgroup)
+            if pid == 0:
+                _child(plan, context, wait)
+    except OSError:
+        os.close(go)
+        raise
+    finally:
+        os.close(wait)
+        if cgroup is not None:
+            os.close(cgroup)
+    return pid, pidfd, go
+
+
+def _clone_joined(plan: Plan, context: Context, wait: int, cgroup: int | None) -> tuple[int, int]:
+    """Clone from an intermediate that has joined the namespaces; the child's parent is this process all the same."""
+    answer_read, answer_write = os.pipe2(os.O_CLOEXEC)
+    try:
+        middle, middle_fd = sched.clone3(0, cgroup=cgroup)
+        if middle == 0:
+            _join_and_clone(plan, context, wait, answer_write)
+        os.close(middle_fd)
+        os.close(answer_write)
+        answer_write = -1
+        answer = fds.read_all(answer_read)
+        os.waitpid(middle, 0)
+    finally:
+        os.close(answer_read)
+        if answer_write >= 0:
+            os.close(answer_write)
+    pid, number, text = json.loads(answer or '[0, 32, "the process that joins the namespaces was killed"]')
+    if not pid:
+        raise OSError(number, text)
+    return pid, sched.pidfd_open(pid)
+
+
+def _join_and_clone(plan: Plan, context: Context, wait: int, answer: int) -> None:
+    try:
+        for slot, flags in plan["join"]:
+            sched.setns(context.fds[slot], flags)
+        pid, _pidfd = sched.clone3(plan["clone"] | sched.CLONE_PARENT, exit_signal=0)
+        if pid == 0:
+            _child(plan, context, wait)
+        os.write(answer, json.dumps([pid, 0, ""]).encode())
+    except OSError as error:
+        os.write(answer, json.dumps([0, error.errno, f"join the container's namespaces: {error.strerror}"]).encode())
+    finally:
+        os._exit(0)
+
+
+def _let_go(plan: Plan, pid: int, go: int) -> None:
+    """Do to the new process what only its parent can do, then let it run."""
+    if plan["idmaps"]:
+        write_maps(pid, plan["idmaps"])
+    if plan["oom_score"] is not None:
+        _write(f"/proc/{pid}/oom_score_adj", str(plan["oom_score"]))
+    for path in plan["cgroups"]["procs"]:
+        _write(path, str(pid))
+    os.write(go, b"g")
+
+
+def _child(plan: Plan, context: Context, wait: int) -> None:
+    """Wait for the spawner's word, replay the enter steps; never return."""
+    try:
+        fds.close_all_but({wait, *context.fds.values(), *context.mounts.values()})
+        if os.read(wait, 1) != b"g":
+            os._exit(FAILED)
+        os.close(wait)
+        replay(plan["enter"], context)
+    except StepFailed as failed:
+        send_error(context.fds.get("starter", context.fds["reply"]), failed.step, failed.error)
+    except BaseException as error:  # noqa: BLE001 - a child that returned would run the spawner's code
+        cause = OSError(errno.EINVAL, f"{type(error).__name__}: {error}")
+        send_error(context.fds["reply"], None, cause)
+    finally:
+        os._exit(FAILED)
+
+
+def send_error(fd: int, step: list[Any] | None, error: OSError) -> None:
+    """Tell the client which step met which error; the client may be gone, which is nobody's problem."""
+    message = {
+        "event": "error",
+        "step": describe(step) if step else None,
+        "operation": step[0] if step else None,
+        "errno": error.errno or 0,
+        "text": error.strerror or str(error),
+        "path": str(error.filename) if error.filename is not None else None,
+    }
+    sock = fds.socket_of(fd)
+    try:
+        fds.send(sock, json.dumps(message).encode()[: fds.MAX_MESSAGE])
+    except OSError:
+        pass
+    finally:
+        sock.detach()
+
+
+def _undo_prepare() -> None:
+    """An upper tmpfs that a failed prepare left attached goes."""
+    try:
+        mount.umount2(prepare.UPPER, mount.MNT_DETACH)
+    except OSError:
+        pass
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)

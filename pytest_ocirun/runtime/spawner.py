@@ -1,0 +1,143 @@
+"""The two spawners, seen from the client: the zygote's socket, or this process itself.
+
+Both offer ``spawn(plan, slots, owns) -> Child`` and ``forget(id)``, which is all that ``runtime.container`` knows of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from pytest_ocirun.errors import OcirunError, ProtocolError
+from pytest_ocirun.linux import fds
+from pytest_ocirun.runtime import stage
+from pytest_ocirun.runtime.child import Child
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import subprocess
+    from typing import Any
+
+    from pytest_ocirun.runtime.spawn import Plan
+
+_DEBUG = "OCIRUN_DEBUG"
+
+
+class ZygoteClient:
+    """The client of a zygote of its own: safe for threads, and for any number of children at once.
+
+    Args:
+        root: the state root.
+    """
+
+    # A zygote belongs to this process: its children's ends are told to us alone, and it dies with us.
+    die_with_spawner = True
+
+    def __init__(self, root: str) -> None:
+        import threading
+
+        self._root = root
+        self._lock = threading.Lock()
+        self._control: fds.Socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the zygote without waiting for it: it gets ready while the client goes on."""
+        import subprocess
+
+        ours, theirs = fds.seqpacket_pair()
+        argv = stage.command("pytest_ocirun.runtime.zygote", str(theirs.fileno()), self._root)
+        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=None if _DEBUG in os.environ else subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            env={},
+            cwd="/",
+            start_new_session=True,
+        )
+        theirs.close()
+        self._pending = ours
+
+    def spawn(self, plan: Plan, slots: dict[str, int], owns: dict[str, Any] | None = None) -> Child:
+        """Have ``plan`` spawned; see ``runtime.spawn``. The fds of ``slots`` stay the caller's.
+
+        Args:
+            plan: the plan.
+            slots: the fds that it names, without ``reply``.
+            owns: what is to be removed if this client dies: ``id``, ``cgroups``, ``state``.
+        """
+        ours, theirs = fds.seqpacket_pair()
+        plan_fd = fds.memfd("plan", json.dumps(plan).encode())
+        try:
+            names = ["plan", "reply", *slots]
+            request = {"op": "spawn", "slots": names, "owns": owns}
+            self._send(request, [plan_fd, theirs.fileno(), *slots.values()])
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(plan_fd)
+        return Child(ours)
+
+    def forget(self, container_id: str) -> None:
+        """The container has been deleted; the zygote need not."""
+        self._send({"op": "forget", "id": container_id}, [])
+
+    def close(self) -> None:
+        """End the zygote, which ends and removes everything that it made."""
+        with self._lock:
+            control, self._control = self._control or self.__dict__.pop("_pending", None), None
+            if control is not None:
+                control.close()
+            if self._process is not None:
+                self._process.wait()
+                self._process = None
+
+    def _send(self, request: dict[str, Any], passed: list[int]) -> None:
+        with self._lock:
+            if self._control is None:
+                self._connect()
+            if self._control is None:
+                raise ProtocolError("talk to the zygote: it was closed")
+            try:
+                fds.send(self._control, json.dumps(request).encode(), passed)
+            except BrokenPipeError:
+                raise ProtocolError("talk to the zygote: it has ended", hint=f"Set {_DEBUG}=1 to see why.") from None
+
+    def _connect(self) -> None:
+        """Take the zygote's first message: it is ready, or it says why not."""
+        if self._process is None:
+            self.start()
+        data, _none = fds.receive(self._pending)
+        message = json.loads(data or b'{"event": "error", "text": "it ended without a word", "hint": null}')
+        if message["event"] != "started":
+            raise OcirunError(f"start the zygote: {message['text']}", hint=message["hint"])
+        self._control = self._pending
+        del self._pending
+
+
+class LocalSpawner:
+    """This process clones by itself; for the command line, which is single-threaded and stands on the stage."""
+
+    die_with_spawner = False
+
+    def __init__(self) -> None:
+        self._holder = -1
+
+    def spawn(self, plan: Plan, slots: dict[str, int], owns: dict[str, Any] | None = None) -> Child:
+        """As ``ZygoteClient.spawn``; nobody but the caller cleans up, so ``owns`` only names what will be."""
+        from pytest_ocirun.runtime.spawn import spawn
+
+        del owns
+        ours, theirs = fds.seqpacket_pair()
+        passed = {name: os.dup(fd) for name, fd in slots.items()}
+        spawn(plan, {**passed, "reply": theirs.fileno()})
+        theirs.close()
+        return Child(ours, local=True)
+
+    def forget(self, container_id: str) -> None:
+        """Nothing is remembered here."""
+        del container_id

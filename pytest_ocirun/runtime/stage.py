@@ -1,0 +1,129 @@
+"""The stage: where a spawner stands before it touches a container.
+
+Two things keep a container away from the host's interpreter (CVE-2019-5736). Our processes are non-dumpable, so that nothing inside can open
+their /proc/PID/exe; and they were exec'ed from a read-only bind in a private mount namespace, so that even an ``exe`` that
+is reopened after an execve of ``/proc/self/exe`` cannot be written. One of the two alone is not enough without a user
+namespace.
+
+Without root the private mount namespace needs a user namespace around it: the *outer* one, which maps its 0 to the caller. To enter a
+container that another process made, that process's outer namespace is joined, since only its owner has rights over the
+container's own.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+
+from pytest_ocirun.errors import KernelRefused, Unsupported
+from pytest_ocirun.linux import mount, prctl, sched
+
+WORK = "@work"
+
+_NS_GET_PARENT = 0xB702
+_PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+_BOOT = "import sys; sys.path.append({parent!r}); from {module} import main; main()"
+
+
+def command(module: str, *args: str) -> list[str]:
+    """The argv that runs ``module.main()`` in a bare interpreter: no site, no environment, no user's directories."""
+    executable = os.path.realpath(sys.executable)
+    boot = _BOOT.format(parent=_PACKAGE_PARENT, module=module)
+    return [executable, "-I", "-S", "-X", "utf8", "-c", boot, *args]
+
+
+def enter(module: str, *args: str, container: int | None = None) -> None:
+    """Move this process onto the stage and replace it by ``module.main()``; does not return.
+
+    Args:
+        module: the module whose ``main`` runs next.
+        args: its ``sys.argv[1:]``.
+        container: pid of a container's init that will be entered; matters only without root.
+
+    Raises:
+        Unsupported: the kernel does not allow the namespaces.
+        KernelRefused: another step failed.
+    """
+    try:
+        if os.geteuid() == 0 and _holds_sys_admin():
+            sched.unshare(sched.CLONE_NEWNS)
+        elif container is not None and (outer := _outer_namespace(container)) is not None:
+            sched.setns(outer, sched.CLONE_NEWUSER)
+            sched.unshare(sched.CLONE_NEWNS)
+        else:
+            _enter_user_namespace()
+    except OSError as error:
+        raise Unsupported(
+            f"make a private mount namespace: {error.strerror}",
+            hint="Unprivileged user namespaces are needed, or root with CAP_SYS_ADMIN. See"
+            " /proc/sys/user/max_user_namespaces, kernel.unprivileged_userns_clone and"
+            " kernel.apparmor_restrict_unprivileged_userns; inside another container its seccomp policy.",
+        ) from error
+    argv = command(module, *args)
+    try:
+        mount.mount(None, "/", None, mount.MS_REC | mount.MS_SLAVE)
+        _bind_read_only(argv[0])
+    except OSError as error:
+        raise KernelRefused(
+            f"bind {argv[0]} read-only in a private mount namespace: {error.strerror}", errno=error.errno or 0
+        ) from error
+    prctl.set_dumpable(0)
+    os.execve(argv[0], argv, {"PATH": os.environ.get("PATH", os.defpath)})
+
+
+def take_place(root: str) -> None:
+    """Make the spawner's working directory below the state root ``root`` and enter it.
+
+    It is a tmpfs in the private mount namespace: nobody else sees it, and it ends with the process.
+    """
+    prctl.set_dumpable(0)
+    directory = f"{root}/{WORK}"
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    mount.mount("ocirun", directory, "tmpfs", mount.MS_NOSUID | mount.MS_NODEV, "mode=0711,size=1m")
+    mount.mount(None, directory, None, mount.MS_PRIVATE)
+    os.chdir(directory)
+    for name in ("root", "upper", "lower"):
+        os.mkdir(name, 0o711)
+
+
+def _enter_user_namespace() -> None:
+    uid, gid = os.geteuid(), os.getegid()
+    sched.unshare(sched.CLONE_NEWUSER | sched.CLONE_NEWNS)
+    for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
+        fd = os.open(f"/proc/self/{name}", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, text.encode())
+        finally:
+            os.close(fd)
+
+
+def _outer_namespace(pid: int) -> int | None:
+    """A fd of the parent of the user namespace of ``pid``; None when that is our own."""
+    inner = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parent = fcntl.ioctl(inner, _NS_GET_PARENT)
+    except PermissionError:
+        return None
+    finally:
+        os.close(inner)
+    own = os.stat("/proc/self/ns/user")
+    found = os.fstat(parent)
+    return None if (own.st_dev, own.st_ino) == (found.st_dev, found.st_ino) else parent
+
+
+def _bind_read_only(path: str) -> None:
+    fd = mount.open_tree(mount.AT_FDCWD, path)
+    mount.mount_setattr(fd, set=mount.MOUNT_ATTR_RDONLY)
+    target = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    mount.move_mount(fd, target)
+    os.close(target)
+    os.close(fd)
+
+
+def _holds_sys_admin() -> bool:
+    with open("/proc/self/status", "rb") as file:  # noqa: PTH123 - pathlib is dear to import
+        for line in file:
+            if line.startswith(b"CapEff:"):
+                return bool(int(line.split()[1], 16) >> 21 & 1)
+    return False

@@ -1,0 +1,192 @@
+"""The state directory: one directory per container, one document in it, one lock on it.
+
+``ROOT/ID/state.json`` is written by rename under a blocking flock of the directory, so any number of processes may work on
+one id. A container's status is never stored: it follows from its init (pid and start time, a zombie counts as ended) and
+from ``start.sock``, which is there until somebody starts it. Source: runtime-spec runtime.md "State".
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+
+from pytest_ocirun.errors import ConfigError, ContainerExists, ContainerNotFound, OcirunError
+from pytest_ocirun.linux import proc
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any, Self
+
+CREATING = "creating"
+CREATED = "created"
+RUNNING = "running"
+STOPPED = "stopped"
+
+START_SOCKET = "start.sock"
+_STATE = "state.json"
+_ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+.-")
+_ID_LENGTH = 1024
+
+
+def default_root() -> str:
+    """Where states lie: /run/ocirun for root, $XDG_RUNTIME_DIR/ocirun for others, a directory below /tmp without one."""
+    if os.geteuid() == 0:
+        return "/run/ocirun"
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    return f"{runtime}/ocirun" if runtime.startswith("/") else f"/tmp/ocirun-{os.geteuid()}"  # noqa: S108 - owner checked
+
+
+def check_id(container_id: str) -> None:
+    """Refuse ids that runc refuses: they become a path.
+
+    Raises:
+        ConfigError: empty, too long, a dot name, or a character outside [A-Za-z0-9_+.-].
+    """
+    if (
+        not container_id
+        or len(container_id) > _ID_LENGTH
+        or container_id in (".", "..")
+        or not _ID_CHARACTERS.issuperset(container_id)
+    ):
+        raise ConfigError(
+            f"invalid container id {container_id!r}", hint="An id is made of letters, digits and _ + . - and is not a dot name."
+        )
+
+
+class Directory:
+    """An open, locked container directory.
+
+    Use as a context manager; leaving it unlocks.
+
+    Args:
+        root: the state root.
+        container_id: a checked id.
+        fd: the directory.
+    """
+
+    __slots__ = ("fd", "id", "path")
+
+    def __init__(self, root: str, container_id: str, fd: int) -> None:
+        self.id = container_id
+        self.path = f"{root}/{container_id}"
+        self.fd = fd
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self.fd)
+
+    def read(self) -> dict[str, Any]:
+        """The stored document; without one the container is still being created."""
+        try:
+            fd = os.open(_STATE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self.fd)
+        except FileNotFoundError:
+            return {"id": self.id, "pid": 0, "start_time": 0}
+        with os.fdopen(fd, "rb") as file:
+            document: dict[str, Any] = json.loads(file.read())
+        return document
+
+    def write(self, document: dict[str, Any]) -> None:
+        """Replace the stored document as one act."""
+        temporary = f"{_STATE}.new"
+        fd = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
+        with os.fdopen(fd, "wb") as file:
+            file.write(json.dumps(document).encode())
+        os.rename(temporary, _STATE, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+
+    def status(self, document: dict[str, Any]) -> str:
+        """The container's status now."""
+        if not document["pid"]:
+            return CREATING
+        if not proc.is_alive(document["pid"], document["start_time"]):
+            return STOPPED
+        return CREATED if self.has(START_SOCKET) else RUNNING
+
+    def has(self, name: str) -> bool:
+        """Whether the directory holds ``name``."""
+        try:
+            os.stat(name, dir_fd=self.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
+
+
+def make(root: str, container_id: str) -> Directory:
+    """Make and lock the directory of a new container.
+
+    Raises:
+        ConfigError: a bad id.
+        ContainerExists: the id is taken; that container is unharmed.
+    """
+    check_id(container_id)
+    ensure_root(root)
+    try:
+        os.mkdir(f"{root}/{container_id}", 0o700)
+    except FileExistsError:
+        raise ContainerExists(
+            f"create container {container_id}: container with given ID already exists",
+            hint=f"Choose another id, or delete that one: ocirun delete {container_id}",
+        ) from None
+    return _open_locked(root, container_id)
+
+
+def open_existing(root: str, container_id: str) -> Directory:
+    """Open and lock the directory of an existing container.
+
+    Raises:
+        ConfigError: a bad id.
+        ContainerNotFound: there is none.
+    """
+    check_id(container_id)
+    try:
+        return _open_locked(root, container_id)
+    except FileNotFoundError:
+        raise ContainerNotFound(
+            f"container does not exist: no container {container_id} below {root}", hint="`ocirun list` shows the others."
+        ) from None
+
+
+def ids(root: str) -> list[str]:
+    """Every container id below ``root``, sorted."""
+    try:
+        names = os.listdir(root)
+    except FileNotFoundError:
+        return []
+    return sorted(name for name in names if _ID_CHARACTERS.issuperset(name))
+
+
+def ensure_root(root: str) -> None:
+    """Make the state root, and refuse one that others may write to: they could swap what lies in it.
+
+    Raises:
+        OcirunError: it belongs to somebody else, is no directory, or cannot be made.
+    """
+    try:
+        os.makedirs(root, mode=0o700, exist_ok=True)
+        found = os.stat(root, follow_symlinks=False)
+    except OSError as error:
+        raise OcirunError(f"make the state directory {root}: {error.strerror}") from error
+    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise OcirunError(
+            f"use the state directory {root}: it belongs to uid {found.st_uid} with mode {found.st_mode & 0o7777:o}",
+            hint="It must be owned by the user who runs ocirun and not be writable by others.",
+        )
+
+
+def _open_locked(root: str, container_id: str) -> Directory:
+    fd = os.open(f"{root}/{container_id}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        # While we waited, the one before us may have deleted it, and somebody else made it anew.
+        if not os.fstat(fd).st_nlink:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), container_id)
+    except BaseException:
+        os.close(fd)
+        raise
+    return Directory(root, container_id, fd)

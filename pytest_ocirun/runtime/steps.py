@@ -1,0 +1,77 @@
+"""The vocabulary of a plan: every operation has one function and one sentence.
+
+A plan is a list of steps ``[operation, argument, ...]`` of plain JSON values. ``describe`` tells what a step does
+without doing it; ``replay`` does them in order. The operations themselves live in ``prepare`` (what the spawner does
+before the clone), ``rootfs`` and ``process`` (what the child does).
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pytest_ocirun.linux.seccomp import Filter
+
+    Step = list[Any]
+    Operation = Callable[..., None]
+
+
+class Context:
+    """What the steps of one replay share.
+
+    ``fds`` maps the slots that steps name to open fds; ``mounts`` to detached mounts.
+    """
+
+    __slots__ = ("console", "cwd_entered", "executable", "fds", "filter", "mask", "mounts", "root")
+
+    def __init__(self, fds: dict[str, int]) -> None:
+        self.fds = fds
+        self.mounts: dict[str, int] = {}
+        self.root = -1
+        self.mask = -1
+        self.console = -1
+        self.cwd_entered = False
+        self.executable = ""
+        self.filter: Filter | None = None
+
+
+class StepFailed(Exception):
+    """A step ended in an OSError; carries what the client needs to say so."""
+
+    def __init__(self, step: Step, error: OSError) -> None:
+        super().__init__(step, error)
+        self.step = step
+        self.error = error
+
+
+_operations: dict[str, tuple[Operation, str]] = {}
+
+
+def operation(sentence: str) -> Callable[[Operation], Operation]:
+    """Register a function of (context, *arguments) under its own name; ``sentence`` is formatted with the arguments."""
+
+    def register(function: Operation) -> Operation:
+        _operations[function.__name__] = (function, sentence)
+        return function
+
+    return register
+
+
+def describe(step: Step) -> str:
+    """What ``step`` does, as a sentence."""
+    return _operations[step[0]][1].format(*step[1:])
+
+
+def replay(steps: list[Step], context: Context) -> None:
+    """Do ``steps`` in order.
+
+    Raises:
+        StepFailed: a step met an OSError; nothing after it was done.
+    """
+    for step in steps:
+        try:
+            _operations[step[0]][0](context, *step[1:])
+        except OSError as error:
+            raise StepFailed(step, error) from error
