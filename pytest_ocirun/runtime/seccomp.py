@@ -1,8 +1,7 @@
 """Turns the system call filter of a configuration into the BPF program that the kernel loads.
 
-Responsible for: libseccomp (through pyseccomp, its only home), the names of actions, operators, architectures
-and flags, and the cache of compiled programs. Must not know: who loads the program, nor what a good filter is
-(``runtime.seccomp_default``).
+Responsible for: libseccomp (through pyseccomp, its only home) and the cache of compiled programs. Must not
+know: who loads the program, nor what a good filter is (``runtime.seccomp_default``).
 
 libseccomp never enters a child: it allocates, and it would run under the very filter it loads. It stays in
 the parent, exports the program, and the child makes one call to seccomp(2). Importing pyseccomp costs 30 to
@@ -24,6 +23,7 @@ import sys
 
 from pytest_ocirun.errors import ConfigError, Unsupported
 from pytest_ocirun.oci.codec import encode
+from pytest_ocirun.runtime.seccomp_terms import ACTIONS, FLAGS, OPERATORS, WITH_NUMBER, check_filter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,42 +32,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pytest_ocirun.oci.runtime import Seccomp, Syscall
-
-ACTIONS = {
-    "SCMP_ACT_KILL": 0x00000000,
-    "SCMP_ACT_KILL_THREAD": 0x00000000,
-    "SCMP_ACT_KILL_PROCESS": 0x80000000,
-    "SCMP_ACT_TRAP": 0x00030000,
-    "SCMP_ACT_ERRNO": 0x00050000,
-    "SCMP_ACT_TRACE": 0x7FF00000,
-    "SCMP_ACT_LOG": 0x7FFC0000,
-    "SCMP_ACT_ALLOW": 0x7FFF0000,
-}
-"""SECCOMP_RET_* of seccomp(2). SCMP_ACT_NOTIFY is missing: it needs a listener, which is not there yet."""
-
-WITH_DATA = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")
-"""The actions that carry a number, whose default is EPERM."""
-
-OPERATORS = {
-    "SCMP_CMP_NE": 1,
-    "SCMP_CMP_LT": 2,
-    "SCMP_CMP_LE": 3,
-    "SCMP_CMP_EQ": 4,
-    "SCMP_CMP_GE": 5,
-    "SCMP_CMP_GT": 6,
-    "SCMP_CMP_MASKED_EQ": 7,
-}
-"""Comparisons of libseccomp's ``enum scmp_compare``."""
-
-FLAGS = {"SECCOMP_FILTER_FLAG_TSYNC": 1, "SECCOMP_FILTER_FLAG_LOG": 2, "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4}
-"""Flags of seccomp(2). The one about listeners is missing, as the action is."""
-
-_ARCHITECTURES = """
-X86 X86_64 X32 ARM AARCH64 MIPS MIPS64 MIPS64N32 MIPSEL MIPSEL64 MIPSEL64N32 PPC PPC64 PPC64LE S390 S390X
-PARISC PARISC64 RISCV64 LOONGARCH64 M68K SH SHEB
-"""
-ARCHITECTURES = tuple(f"SCMP_ARCH_{name}" for name in _ARCHITECTURES.split())
-"""The specification's names; libseccomp may know fewer."""
 
 INSTRUCTION = 8
 INSTRUCTIONS_CAP = 4096
@@ -126,18 +90,6 @@ class Program:
         self.skipped = skipped
 
 
-def flag_bits(seccomp: Seccomp, path: str = "$.linux.seccomp") -> int:
-    """Return the filter's flags as seccomp(2) takes them.
-
-    Raises:
-        ConfigError: a flag is unknown.
-    """
-    bits = 0
-    for index, name in enumerate(seccomp.flags):
-        bits |= _lookup(FLAGS, name, f"{path}.flags[{index}]")
-    return bits
-
-
 def compile_filter(seccomp: Seccomp, path: str = "$.linux.seccomp") -> Program:
     """Compile a filter with libseccomp.
 
@@ -149,7 +101,8 @@ def compile_filter(seccomp: Seccomp, path: str = "$.linux.seccomp") -> Program:
         ConfigError: a name is unknown, or libseccomp or the kernel could not hold the filter.
         Unsupported: libseccomp is missing, or does not know an architecture of the filter.
     """
-    compiler = _Compiler(seccomp, path)
+    check_filter(seccomp, path)
+    compiler = _Compiler(seccomp)
     for index, name in enumerate(seccomp.architectures):
         compiler.add_architecture(name, f"{path}.architectures[{index}]")
     for index, rule in enumerate(seccomp.syscalls):
@@ -160,7 +113,7 @@ def compile_filter(seccomp: Seccomp, path: str = "$.linux.seccomp") -> Program:
             f"{path}: has {len(code) // INSTRUCTION} instructions, the kernel takes {INSTRUCTIONS_CAP}",
             hint="give the filter fewer conditions on arguments, or fewer architectures",
         )
-    return Program(code, flag_bits(seccomp, path), compiler.skipped)
+    return Program(code, _flags(seccomp), compiler.skipped)
 
 
 def _pyseccomp() -> ModuleType:
@@ -174,28 +127,23 @@ def _pyseccomp() -> ModuleType:
     return pyseccomp  # type: ignore[no-any-return,unused-ignore]  # it carries no types in some versions
 
 
-def _lookup(table: dict[str, int], name: str, path: str) -> int:
-    if name not in table:
-        raise ConfigError(f"{path}: {name!r} is none of {', '.join(table)}")
-    return table[name]
+def _action(name: str, number: int | None) -> int:
+    if name in WITH_NUMBER:
+        return ACTIONS[name] | (errno.EPERM if number is None else number)
+    return ACTIONS[name]
 
 
-def _action(name: str, number: int | None, path: str) -> int:
-    value = _lookup(ACTIONS, name, path)
-    if name in WITH_DATA:
-        return value | (errno.EPERM if number is None else number)
-    if number is not None:
-        raise ConfigError(f"{path}: {name} takes no errnoRet, got {number}")
-    return value
+def _flags(seccomp: Seccomp) -> int:
+    return sum({FLAGS[name] for name in seccomp.flags})
 
 
 class _Compiler:
     """One filter of libseccomp under construction; architectures must be added before rules."""
 
-    def __init__(self, seccomp: Seccomp, path: str) -> None:
+    def __init__(self, seccomp: Seccomp) -> None:
         self.skipped: list[str] = []
         self._newest = 0
-        self._default = _action(seccomp.default_action, seccomp.default_errno_ret, f"{path}.defaultAction")
+        self._default = _action(seccomp.default_action, seccomp.default_errno_ret)
         self._library = _pyseccomp()
         self._filter = self._library.SyscallFilter(self._default)
         self._filter.set_attr(self._library.Attr.ACT_BADARCH, ACTIONS["SCMP_ACT_KILL_PROCESS"])
@@ -206,8 +154,6 @@ class _Compiler:
             pass
 
     def add_architecture(self, name: str, path: str) -> None:
-        if name not in ARCHITECTURES:
-            raise ConfigError(f"{path}: {name!r} is none of {', '.join(ARCHITECTURES)}")
         token = getattr(self._library.Arch, name.removeprefix("SCMP_ARCH_"), None)
         if token is None:
             raise Unsupported(f"{path}: this libseccomp does not know {name}")
@@ -218,15 +164,10 @@ class _Compiler:
             raise Unsupported(f"{path}: libseccomp refuses {name}: {error.strerror}") from error
 
     def add_rule(self, rule: Syscall, path: str) -> None:
-        action = _action(rule.action, rule.errno_ret, f"{path}.action")
+        action = _action(rule.action, rule.errno_ret)
         conditions = [
-            self._library.Arg(
-                each.index,
-                _lookup(OPERATORS, each.op, f"{path}.args[{index}].op"),
-                each.value,
-                each.value_two or 0,
-            )
-            for index, each in enumerate(rule.args)
+            self._library.Arg(each.index, OPERATORS[each.op], each.value, each.value_two or 0)
+            for each in rule.args
         ]
         for name in rule.names:
             number = self._resolve(name)
@@ -302,14 +243,14 @@ def load_or_compile(seccomp: Seccomp, folder: str, path: str = "$.linux.seccomp"
             or as ``compile_filter``.
         Unsupported: as ``compile_filter``.
     """
-    flags = flag_bits(seccomp, path)
+    check_filter(seccomp, path)
     name = _key(seccomp) + ".bpf"
     directory = _open_folder(folder)
     try:
         found = _read_entry(directory, name)
         if found is not None:
             code, skipped = found
-            return Program(code, flags, skipped)
+            return Program(code, _flags(seccomp), skipped)
         program = compile_filter(seccomp, path)
         _write_entry(directory, name, program)
         return program

@@ -95,7 +95,8 @@ REFUSED: dict[str, str] = {
     "programs inside the kernel, and views of it": "bpf perf_event_open lookup_dcookie",
     "aids of exploits: keep kernel objects alive, pause the kernel inside a copy": """
         add_key request_key keyctl userfaultfd""",
-    "io_uring: a second system call table that no filter sees": "io_uring_setup io_uring_enter io_uring_register",
+    "io_uring: a second system call table that no filter sees": """
+        io_uring_setup io_uring_enter io_uring_register""",
     "file handles (open any file of the file system: the shocker exploit), reports, quotas": """
         open_by_handle_at fanotify_init fanotify_mark quotactl quotactl_fd""",
     "the kernel itself": """
