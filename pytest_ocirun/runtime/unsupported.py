@@ -1,0 +1,195 @@
+"""What this version does not act on yet, so refuses.
+
+Responsible for: the one table that says so; when the runtime learns something, its line goes. Must not know:
+what is valid (``runtime.validate``). A property that is merely ignored is worse than a refusal: who asked for
+it believes that it holds.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from pytest_ocirun.errors import Unsupported
+from pytest_ocirun.oci.codec import Document, fields
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from pytest_ocirun.oci.process import Process
+    from pytest_ocirun.oci.runtime import Config, Device, Mount
+
+PROCESS = """
+    scheduler io_priority exec_cpu_affinity apparmor_profile selinux_label
+"""
+"""Attributes of a process that must be absent."""
+
+CONFIG = """
+    hooks.prestart hooks.create_runtime hooks.create_container hooks.start_container hooks.poststart
+    hooks.poststop mounts[].uid_mappings mounts[].gid_mappings linux.time_offsets linux.mount_label
+    linux.intel_rdt linux.personality linux.net_devices linux.memory_policy linux.resources.block_io
+    linux.resources.hugepage_limits linux.resources.rdma linux.resources.network linux.resources.unified
+    linux.resources.memory.kernel linux.resources.memory.kernel_tcp linux.resources.memory.swappiness
+    linux.resources.memory.disable_oom_killer linux.resources.cpu.burst linux.resources.cpu.realtime_runtime
+    linux.resources.cpu.realtime_period linux.resources.cpu.idle
+"""
+"""Attributes of a configuration that must be absent; ``[]`` stands for each item of a list."""
+
+WORDS = (
+    ("process.rlimits[].type", "RLIMIT_LOCKS", "Linux has had no such limit since 2.4.25"),
+    ("linux.namespaces[].type", "time", "time namespaces are not made yet"),
+    ("linux.devices[].type", "u", "give the same device as type c"),
+    ("linux.rootfs_propagation", "shared", "use slave, or private"),
+    ("linux.rootfs_propagation", "rshared", "use rslave, or rprivate"),
+    ("linux.rootfs_propagation", "unbindable", "use private"),
+    ("linux.rootfs_propagation", "runbindable", "use rprivate"),
+)
+"""Values that an attribute must not have, and what to do instead."""
+
+MOUNT_OPTIONS = (
+    "remount",
+    "tmpcopyup",
+    "copy-symlink",
+    "src-nofollow",
+    "dest-nofollow",
+    "iversion",
+    "noiversion",
+)
+"""Mount options of other runtimes or of mount(8) that would otherwise go to the file system as data."""
+
+RECURSIVE_CLEARING = ("rrw", "rsuid", "rdev", "rexec", "ratime", "rdiratime", "rsymfollow")
+RECURSIVE_SETTING = (
+    *("rro", "rnosuid", "rnodev", "rnoexec", "rnoatime", "rrelatime", "rstrictatime"),
+    *("rnodiratime", "rnosymfollow"),
+)
+"""Options that set attributes of a whole tree of mounts: only a bind has one."""
+
+_ABSENT: tuple[object, ...] = (None, "", [], {})
+
+
+def refuse_unsupported(config: Config) -> None:
+    """Raise for the first property that would not be acted on.
+
+    Args:
+        config: a valid configuration.
+
+    Raises:
+        Unsupported: the message begins with the property's path.
+    """
+    refuse_unsupported_process(config.process, "$.process")
+    for attribute in CONFIG.split():
+        _refuse_present(config, attribute, "$")
+    for attribute, word, advice in WORDS:
+        for path, value in select(config, attribute):
+            if value == word:
+                raise Unsupported(f"{path}: {word!r} is not supported", hint=advice)
+    if config.linux.namespace("mount") is None:
+        raise Unsupported(
+            "$.linux.namespaces: a container in the runtime's own mount namespace is not supported"
+        )
+    for index, mount in enumerate(config.mounts):
+        _refuse_mount(mount, f"$.mounts[{index}]")
+    _refuse_devices(config)
+    _refuse_device_rules(config)
+
+
+def refuse_unsupported_process(process: Process, path: str = "$") -> None:
+    """Do the same for a process alone, as ``exec --process`` gives it; see ``refuse_unsupported``."""
+    for attribute in PROCESS.split():
+        _refuse_present(process, attribute, path)
+
+
+def select(document: Document, attribute: str, path: str = "$") -> Iterator[tuple[str, object]]:
+    """Yield the present values of an attribute such as ``process.rlimits[].soft``, each with its path.
+
+    Args:
+        document: where the first name is an attribute.
+        attribute: names joined by dots; ``[]`` after one stands for each item of a list.
+        path: where the document lies.
+    """
+    names, each, rest = attribute.partition("[]")
+    value: Any = document
+    for name in names.split("."):
+        value = getattr(value, name)
+        if value in _ABSENT:
+            return
+    place = _place(document, names, path)
+    if not each:
+        yield place, value
+        return
+    for index, item in enumerate(value):
+        if rest:
+            yield from select(item, rest[1:], f"{place}[{index}]")
+        else:
+            yield f"{place}[{index}]", item
+
+
+def _place(document: Document, names: str, path: str) -> str:
+    for name in names.split("."):
+        path = f"{path}.{next(field.key for field in fields(type(document)) if field.name == name)}"
+        document = getattr(document, name)
+    return path
+
+
+def _refuse_present(document: Document, attribute: str, path: str) -> None:
+    for place, _value in select(document, attribute, path):
+        raise Unsupported(f"{place}: not supported yet", hint="remove it, or use another OCI runtime")
+
+
+def _refuse_mount(mount: Mount, path: str) -> None:
+    options = set(mount.options)
+    bind = mount.type in ("bind", "none") or not options.isdisjoint(("bind", "rbind"))
+    refused = options.intersection(
+        (*MOUNT_OPTIONS, *RECURSIVE_CLEARING, *(() if bind else RECURSIVE_SETTING))
+    )
+    if not bind and mount.type != "overlay":
+        refused |= options.intersection(("idmap", "ridmap"))
+    if refused:
+        names = ", ".join(sorted(refused))
+        raise Unsupported(f"{path}.options: not supported for {mount.type or 'bind'} mounts: {names}")
+
+
+def _refuse_devices(config: Config) -> None:
+    """In a user namespace nodes cannot be made, so the host's are bound: they must be the same device."""
+    if config.linux.namespace("user") is None:
+        return
+    for index, device in enumerate(config.linux.devices):
+        if not _host_has(device):
+            raise Unsupported(
+                f"$.linux.devices[{index}]: the host's {device.path} is not the device "
+                f"{device.type} {device.major}:{device.minor}",
+                hint="in a user namespace only devices that the host has at the same path can be given",
+            )
+
+
+def _host_has(device: Device) -> bool:
+    try:
+        found = os.stat(device.path)
+    except OSError:
+        return False
+    kinds = {"c": stat.S_IFCHR, "b": stat.S_IFBLK}
+    numbers = (os.major(found.st_rdev), os.minor(found.st_rdev))
+    return stat.S_IFMT(found.st_mode) == kinds.get(device.type) and numbers == (device.major, device.minor)
+
+
+def _refuse_device_rules(config: Config) -> None:
+    """The device cgroup is not used; the rule that ``spec`` writes is met where no node can be made."""
+    rules = config.linux.resources.devices
+    if not rules:
+        return
+    first = rules[0]
+    denies_all = not first.allow and first.type in ("", "a") and first.major is first.minor is None
+    if len(rules) > 1 or not denies_all:
+        raise Unsupported(
+            "$.linux.resources.devices: device rules are not supported yet",
+            hint="remove them; without CAP_MKNOD a container has no devices but those of linux.devices",
+        )
+    sets = config.process.capabilities
+    may_make_nodes = sets is not None and "CAP_MKNOD" in [*sets.bounding, *sets.permitted]
+    if may_make_nodes and config.linux.namespace("user") is None:
+        raise Unsupported(
+            "$.linux.resources.devices: denying devices to a container with CAP_MKNOD is not supported yet",
+            hint="drop CAP_MKNOD, or add a user namespace",
+        )

@@ -1,0 +1,361 @@
+"""Whether a configuration makes sense, before anything of it is carried out.
+
+Responsible for: ``CHECKS``, the list of small checks below. Must not know: how the configuration is carried
+out, nor what this version leaves out (``runtime.unsupported``, which ``validate`` asks last).
+
+Sources: runtime-spec 1.3.0 (config.md, config-linux.md) and, where it is silent, what runc refuses. Checks
+read nothing of the system, with one exception: a namespace to join may turn out to be the runtime's own.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pytest_ocirun.errors import ConfigError
+from pytest_ocirun.linux.sched import NAMESPACES, NS_FILES
+from pytest_ocirun.oci.codec import member
+from pytest_ocirun.runtime.seccomp_terms import check_filter
+from pytest_ocirun.runtime.unsupported import refuse_unsupported, select
+from pytest_ocirun.runtime.validate_process import (
+    ID,
+    U32,
+    U64,
+    check_process,
+    check_ranges,
+    check_strings,
+    one_of,
+    process_warnings,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pytest_ocirun.oci.runtime import Config, IDMapping, Mount, Namespace
+
+_POSITIVE = (1, 2**63 - 1)
+_LIMIT = (-1, 2**63 - 1)
+
+RANGES = (
+    ("linux.uid_mappings[].container_id", ID),
+    ("linux.uid_mappings[].host_id", ID),
+    ("linux.uid_mappings[].size", (1, 2**32 - 1)),
+    ("linux.gid_mappings[].container_id", ID),
+    ("linux.gid_mappings[].host_id", ID),
+    ("linux.gid_mappings[].size", (1, 2**32 - 1)),
+    ("linux.devices[].major", (0, 2**12 - 1)),
+    ("linux.devices[].minor", (0, 2**20 - 1)),
+    ("linux.devices[].file_mode", U32),
+    ("linux.devices[].uid", ID),
+    ("linux.devices[].gid", ID),
+    ("linux.resources.devices[].major", _LIMIT),
+    ("linux.resources.devices[].minor", _LIMIT),
+    ("linux.resources.memory.limit", _LIMIT),
+    ("linux.resources.memory.reservation", _LIMIT),
+    ("linux.resources.memory.swap", _LIMIT),
+    ("linux.resources.pids.limit", _LIMIT),
+    ("linux.resources.cpu.shares", U64),
+    ("linux.resources.cpu.quota", _LIMIT),
+    ("linux.resources.cpu.period", _POSITIVE),
+    ("hooks.prestart[].timeout", _POSITIVE),
+    ("hooks.create_runtime[].timeout", _POSITIVE),
+    ("hooks.create_container[].timeout", _POSITIVE),
+    ("hooks.start_container[].timeout", _POSITIVE),
+    ("hooks.poststart[].timeout", _POSITIVE),
+    ("hooks.poststop[].timeout", _POSITIVE),
+)
+"""The smallest and largest value of numbers, by attribute of a configuration."""
+
+PROPAGATIONS = (
+    "",
+    "private",
+    "rprivate",
+    "slave",
+    "rslave",
+    "shared",
+    "rshared",
+    "unbindable",
+    "runbindable",
+)
+DEVICE_TYPES = ("c", "u", "b", "p")
+CLOCKS = ("monotonic", "boottime")
+
+PROC_ALLOWED = (
+    *("/proc/cpuinfo", "/proc/diskstats", "/proc/loadavg", "/proc/meminfo", "/proc/slabinfo", "/proc/stat"),
+    *("/proc/swaps", "/proc/uptime", "/proc/sys/kernel/ns_last_pid", "/proc/sys/crypto/fips_enabled"),
+)
+"""Files of /proc that lxcfs and its like may cover, as in runc; elsewhere mounts could deceive us."""
+
+SYSCTLS = (
+    ("kernel.msgmax", "ipc"),
+    ("kernel.msgmnb", "ipc"),
+    ("kernel.msgmni", "ipc"),
+    ("kernel.sem", "ipc"),
+    ("kernel.shmall", "ipc"),
+    ("kernel.shmmax", "ipc"),
+    ("kernel.shmmni", "ipc"),
+    ("kernel.shm_rmid_forced", "ipc"),
+    ("kernel.domainname", "uts"),
+    ("fs.mqueue.", "ipc"),
+    ("net.", "network"),
+    ("user.", "user"),
+)
+"""Kernel parameters that belong to a namespace, which must be the container's own; a dot ends a prefix."""
+
+
+def validate(config: Config) -> list[str]:
+    """Check a configuration.
+
+    Returns:
+        Warnings: what is odd but to be carried on with.
+
+    Raises:
+        ConfigError: something makes no sense; the message begins with the property's path.
+        Unsupported: it makes sense, but this version cannot do it.
+    """
+    for check in CHECKS:
+        check(config)
+    refuse_unsupported(config)
+    return [*process_warnings(config.process, "$.process"), *_mount_warnings(config)]
+
+
+def _check_process(config: Config) -> None:
+    check_process(config.process, "$.process")
+
+
+def _check_version(config: Config) -> None:
+    """Take every version 1, also of development: the specification promises that they agree."""
+    major, dot, rest = config.oci_version.partition(".")
+    if major != "1" or not dot or not rest[:1].isdigit():
+        raise ConfigError(f"$.ociVersion: expected a version 1.x.y, got {config.oci_version!r}")
+
+
+def _check_strings(config: Config) -> None:
+    check_strings(config, "$")
+
+
+def _check_ranges(config: Config) -> None:
+    check_ranges(config, RANGES, "$")
+
+
+def _check_root(config: Config) -> None:
+    if not config.root.path:
+        raise ConfigError("$.root.path: must not be empty")
+
+
+def _check_annotations(config: Config) -> None:
+    if "" in config.annotations:
+        raise ConfigError("$.annotations: a key must not be empty")
+
+
+def _check_namespaces(config: Config) -> None:
+    seen = set()
+    for index, namespace in enumerate(config.linux.namespaces):
+        where = f"$.linux.namespaces[{index}]"
+        one_of(namespace.type, NAMESPACES, f"{where}.type")
+        if namespace.type in seen:
+            raise ConfigError(f"{where}.type: a namespace of type {namespace.type} is there twice")
+        if namespace.path and not namespace.path.startswith("/"):
+            raise ConfigError(f"{where}.path: must be absolute, got {namespace.path!r}")
+        seen.add(namespace.type)
+
+
+def _check_mappings(config: Config) -> None:
+    user = config.linux.namespace("user")
+    for name, mappings in (
+        ("uidMappings", config.linux.uid_mappings),
+        ("gidMappings", config.linux.gid_mappings),
+    ):
+        if mappings and user is None:
+            raise ConfigError(f"$.linux.{name}: needs a namespace of type user in linux.namespaces")
+        if user is not None and not user.path and not mappings:
+            raise ConfigError(f"$.linux.{name}: a new user namespace needs it: no id would exist inside")
+        _mappings(mappings, f"$.linux.{name}")
+
+
+def _mappings(mappings: list[IDMapping], path: str) -> None:
+    for side in ("container_id", "host_id"):
+        end, before = 0, -1
+        for index, mapping in sorted(enumerate(mappings), key=lambda pair: int(getattr(pair[1], side))):
+            first: int = getattr(mapping, side)
+            where = f"{path}[{index}]"
+            if before >= 0 and first < end:
+                raise ConfigError(
+                    f"{where}: overlaps with {path}[{before}] in its {side.replace('_id', ' ids')}"
+                )
+            end, before = first + mapping.size, index
+            if end > ID[1] + 1:
+                raise ConfigError(f"{where}.size: {first} + {mapping.size} goes beyond the last id, {ID[1]}")
+
+
+def _check_names(config: Config) -> None:
+    for key, name in (("hostname", config.hostname), ("domainname", config.domainname)):
+        if name and config.linux.namespace("uts") is None:
+            raise ConfigError(f"$.{key}: needs a namespace of type uts in linux.namespaces")
+        if len(name.encode()) > 64:
+            raise ConfigError(f"$.{key}: the kernel takes 64 bytes, got {len(name.encode())}")
+    if config.domainname and "kernel.domainname" in config.linux.sysctl:
+        raise ConfigError('$.linux.sysctl["kernel.domainname"]: $.domainname says it already')
+
+
+def _check_paths(config: Config) -> None:
+    for key, paths in (
+        ("maskedPaths", config.linux.masked_paths),
+        ("readonlyPaths", config.linux.readonly_paths),
+    ):
+        if paths and config.linux.namespace("mount") is None:
+            raise ConfigError(f"$.linux.{key}: needs a namespace of type mount in linux.namespaces")
+        for index, path in enumerate(paths):
+            if not path.startswith("/"):
+                raise ConfigError(f"$.linux.{key}[{index}]: must be absolute, got {path!r}")
+    if ".." in config.linux.cgroups_path.split("/"):
+        raise ConfigError(f"$.linux.cgroupsPath: must not contain '..', got {config.linux.cgroups_path!r}")
+    one_of(config.linux.rootfs_propagation, PROPAGATIONS, "$.linux.rootfsPropagation")
+
+
+def _check_mounts(config: Config) -> None:
+    for index, mount in enumerate(config.mounts):
+        where = f"$.mounts[{index}]"
+        destination = _normal(mount.destination)
+        if not mount.destination or destination == "/":
+            raise ConfigError(
+                f"{where}.destination: must name a place below the root, got {mount.destination!r}"
+            )
+        if not mount.type and not _is_bind(mount):
+            raise ConfigError(f"{where}.type: missing, and the options name no bind")
+        if _is_bind(mount) and not mount.source:
+            raise ConfigError(f"{where}.source: a bind mount needs a source")
+        below_proc = destination.startswith("/proc/") and destination not in PROC_ALLOWED
+        if below_proc or (destination == "/proc" and mount.type != "proc" and not _is_bind(mount)):
+            raise ConfigError(
+                f"{where}.destination: {destination} must not be covered: the runtime trusts what is there",
+                hint=f"allowed are proc itself at /proc, and {', '.join(PROC_ALLOWED)}",
+            )
+
+
+def _is_bind(mount: Mount) -> bool:
+    return mount.type in ("bind", "none") or "bind" in mount.options or "rbind" in mount.options
+
+
+def _normal(destination: str) -> str:
+    return os.path.normpath("/" + destination.lstrip("/"))
+
+
+def _check_sysctl(config: Config) -> None:
+    for name in config.linux.sysctl:
+        where = member("$.linux.sysctl", name)
+        dotted = sysctl_path(name).replace("/", ".")
+        if any(part in ("", ".", "..") for part in sysctl_path(name).split("/")):
+            raise ConfigError(f"{where}: is no name of a kernel parameter")
+        kinds = [
+            kind
+            for known, kind in SYSCTLS
+            if dotted == known or (known[-1] == "." and dotted.startswith(known))
+        ]
+        if not kinds:
+            raise ConfigError(f"{where}: belongs to no namespace: it would change the whole machine")
+        namespace = config.linux.namespace(kinds[0])
+        if namespace is None or _is_own(namespace):
+            raise ConfigError(f"{where}: needs a namespace of type {kinds[0]} other than the runtime's own")
+
+
+def _matches(name: str, known: str) -> bool:
+    return name.startswith(known) if known.endswith(".") else name == known
+
+
+def sysctl_path(name: str) -> str:
+    """Return the file below ``/proc/sys`` of a kernel parameter, which sysctl(8) takes in two forms.
+
+    If the first separator is a dot, dots separate and slashes stand for dots in names
+    (``net.ipv4.conf.eth0/1``).
+    """
+    if "/" in name and ("." not in name or name.index("/") < name.index(".")):
+        return name
+    return name.translate({ord("."): "/", ord("/"): "."})
+
+
+def _is_own(namespace: Namespace) -> bool:
+    if not namespace.path:
+        return False
+    try:
+        return os.path.samefile(namespace.path, f"/proc/self/ns/{NS_FILES[namespace.type]}")
+    except OSError:
+        return False
+
+
+def _check_time(config: Config) -> None:
+    for clock, offset in config.linux.time_offsets.items():
+        where = member("$.linux.timeOffsets", clock)
+        one_of(clock, CLOCKS, where)
+        if config.linux.namespace("time") is None:
+            raise ConfigError(f"{where}: needs a namespace of type time in linux.namespaces")
+        if not 0 <= (offset.nanosecs or 0) < 10**9:
+            raise ConfigError(f"{where}.nanosecs: expected 0 to 999999999, got {offset.nanosecs}")
+
+
+def _check_devices(config: Config) -> None:
+    for index, device in enumerate(config.linux.devices):
+        where = f"$.linux.devices[{index}]"
+        one_of(device.type, DEVICE_TYPES, f"{where}.type")
+        if not device.path.startswith("/") or ".." in device.path.split("/"):
+            raise ConfigError(f"{where}.path: must be absolute and without '..', got {device.path!r}")
+        if device.type != "p" and (device.major is None or device.minor is None):
+            raise ConfigError(f"{where}: a device of type {device.type} needs major and minor")
+
+
+def _check_resources(config: Config) -> None:
+    memory = config.linux.resources.memory
+    if memory.swap is not None and memory.limit is not None and -1 < memory.swap < memory.limit:
+        raise ConfigError(
+    If a dot comes first, dots separate and slashes stand for dots in names: ``net.ipv4.conf.eth0/1``.
+            f"the limit {memory.limit}"
+        )
+    for key, text in (("cpus", config.linux.resources.cpu.cpus), ("mems", config.linux.resources.cpu.mems)):
+        if text and not set(text) <= set("0123456789,-"):
+            raise ConfigError(f"$.linux.resources.cpu.{key}: expected a list such as 0-3,7, got {text!r}")
+
+
+def _check_seccomp(config: Config) -> None:
+    if config.linux.seccomp is not None:
+        check_filter(config.linux.seccomp)
+
+
+def _check_hooks(config: Config) -> None:
+    for name in (
+        "prestart",
+        "create_runtime",
+        "create_container",
+        "start_container",
+        "poststart",
+        "poststop",
+    ):
+        for place, path in select(config, f"hooks.{name}[].path"):
+            if isinstance(path, str) and not path.startswith("/"):
+                raise ConfigError(f"{place}: must be absolute, got {path!r}")
+
+
+CHECKS = (
+    _check_version,
+    _check_strings,
+    _check_ranges,
+    _check_root,
+    _check_process,
+    _check_annotations,
+    _check_namespaces,
+    _check_mappings,
+    _check_names,
+    _check_paths,
+    _check_mounts,
+    _check_sysctl,
+    _check_time,
+    _check_devices,
+    _check_resources,
+    _check_seccomp,
+    _check_hooks,
+)
+
+
+def _mount_warnings(config: Config) -> list[str]:
+    return [
+        f"$.mounts[{index}].destination: {mount.destination!r} is not absolute; taken from the root"
+        for index, mount in enumerate(config.mounts)
+        if not mount.destination.startswith("/")
+    ]
