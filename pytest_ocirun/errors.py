@@ -11,6 +11,7 @@
     +-- Unsupported             this host or this version cannot do what was asked
     +-- ImageError              an image cannot be found, read or unpacked
     +-- ProtocolError           the other side of a channel broke the rules
+    +-- CommandFailed           a program run with check=True failed; carries the result
 
 The faces turn them into their own kind of failure: the plugin into ``pytest.UsageError`` or an
 errored test, the command line into a message and ``exit_code``. Nothing here imports anything.
@@ -76,3 +77,17 @@ class ImageError(OcirunError):
 
 class ProtocolError(OcirunError):
     """A message on a channel was malformed, unexpected, too large or late."""
+
+
+class CommandFailed(OcirunError):
+    """A program run with ``check=True`` failed.
+
+    Args:
+        message: what was run, and how it ended.
+        result: the engine's ``ExecResult``, with the output; its end is shown as the hint.
+    """
+
+    def __init__(self, message: str, result: object) -> None:
+        output = str(getattr(result, "stderr", "")).strip() or str(getattr(result, "stdout", "")).strip()
+        super().__init__(message, hint=output[-2000:] or None)
+        self.result = result

@@ -10,6 +10,10 @@ from __future__ import annotations
 import ctypes
 import os
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 libc = ctypes.PyDLL(None, use_errno=True)
 
 _MACHINES = {"x86_64": 0, "aarch64": 1}
@@ -65,7 +69,7 @@ class SystemCall:
         return check(self._function(self._number, *args), self.name, path)
 
 
-def function(name: str, *argtypes: type) -> ctypes._CFuncPtr:
+def function(name: str, *argtypes: type) -> Callable[..., int]:
     """The C library's function ``name``, returning int, with its argument types set once."""
     found = libc[name]
     found.restype = ctypes.c_int

@@ -18,6 +18,7 @@ MAX_MESSAGE = 65536
 _FD_MAX = (1 << 32) - 1
 
 _close_range = _libc.SystemCall("close_range", ctypes.c_uint, ctypes.c_uint, ctypes.c_uint)
+_accept4 = _libc.function("accept4", ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)
 
 Socket = _socket.socket
 
@@ -45,6 +46,11 @@ def seqpacket_pair() -> tuple[Socket, Socket]:
 def socket_of(fd: int) -> Socket:
     """A socket object that owns the already open ``fd``."""
     return _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd)
+
+
+def accept(fd: int) -> int:
+    """Accept one connection on the listening socket ``fd``; close-on-exec."""
+    return _libc.check(_accept4(fd, None, None, _socket.SOCK_CLOEXEC), "accept4")
 
 
 def send(sock: Socket, data: bytes, fds: list[int] | None = None) -> None:

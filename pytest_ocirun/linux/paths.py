@@ -1,6 +1,7 @@
 """Opening paths below a directory that is not trusted. Source: openat2(2), Linux 5.6.
 
-Responsible for the one safe way to turn a path of an image into a file descriptor. Must not know what an image is.
+Responsible for the one safe way to turn a path of an image into a file descriptor. Must not know what an
+image is.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def openat2(dirfd: int, path: str | bytes, flags: int, *, mode: int = 0, resolve
 
 
 def open_in_root(root: int, path: str | bytes, flags: int, *, mode: int = 0) -> int:
-    """Open ``path`` as a process would whose root directory is ``root``: no link and no ``..`` leads out of it.
+    """Open ``path`` as a process would whose root directory is ``root``: no link and no ``..`` leads out of
+    it.
 
     Raises:
         OSError: the kernel's errno, with ``path`` as its filename.

@@ -170,7 +170,8 @@ class Child:
         if self._error is not None:
             raise self._error
         raise ProtocolError(
-            "the process was killed while it was being set up", hint="Was its memory or pids limit too small to start anything?"
+            "the process was killed while it was being set up",
+            hint="Was its memory or pids limit too small to start anything?",
         )
 
 

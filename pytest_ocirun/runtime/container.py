@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pytest_ocirun.runtime.cgroups import Manager
     from pytest_ocirun.runtime.child import Child
     from pytest_ocirun.runtime.spawn import Plan
+    from pytest_ocirun.runtime.state import Directory
 
     class Spawner(Protocol):
         """Who clones; see ``runtime.spawner``."""
@@ -117,13 +118,20 @@ class Runtime:
             cgroup: Cgroup | None = None
             child: Child | None = None
             try:
+                directory.write({"id": container_id, "pid": 0, "start_time": 0, "maker": self._maker()})
                 cgroup = self._cgroups().create(
-                    config.linux.cgroups_path or None, container_id, config.linux.resources, allow_none=without_cgroup
+                    config.linux.cgroups_path or None,
+                    container_id,
+                    config.linux.resources,
+                    allow_none=without_cgroup,
                 )
                 owns = {"id": container_id, "cgroups": cgroup.paths, "state": directory.path}
                 child = self._spawn_init(directory, bundle, config, stdio, cgroup, owns, holder=holder)
                 self._verify(child, cgroup)
-                directory.write(_document(container_id, bundle, config, child.pid, cgroup))
+                document = _document(container_id, bundle, config, child.pid, cgroup)
+                directory.write(
+                    document | {"maker": self._maker(), "stays": not self._spawner.die_with_spawner}
+                )
             except BaseException as error:
                 self._undo(directory, cgroup, child, error)
                 raise
@@ -166,7 +174,9 @@ class Runtime:
             document = directory.read()
             status = directory.status(document)
         if status not in (state.CREATED, state.RUNNING):
-            raise WrongStatus(f"exec in container {container_id}: it is {status}; exec needs a running container")
+            raise WrongStatus(
+                f"exec in container {container_id}: it is {status}; exec needs a running container"
+            )
         config = codec.decode(Config, document["config"])
         cgroup = Cgroup.from_paths(document["cgroups"])
         own = cgroup.child(tree) if tree and cgroup.join_files() else None
@@ -228,7 +238,21 @@ class Runtime:
             status = directory.status(document)
         pid = document["pid"] if status in (state.CREATED, state.RUNNING) else 0
         shown = {key: document.get(key) for key in ("bundle", "rootfs", "created", "annotations", "owner")}
-        return {"ociVersion": document.get("ociVersion", ""), "id": container_id, "pid": pid, "status": status, **shown}
+        return {
+            "ociVersion": document.get("ociVersion", ""),
+            "id": container_id,
+            "pid": pid,
+            "status": status,
+            **shown,
+        }
+
+    def is_orphan(self, container_id: str) -> bool:
+        """Whether a container was to end with its maker, and the maker is dead."""
+        with state.open_existing(self.root, container_id) as directory:
+            document = directory.read()
+        maker = document.get("maker")
+        stays = document.get("stays", False)
+        return maker is not None and not stays and not proc.is_alive(*maker)
 
     def cgroup(self, container_id: str) -> Cgroup:
         """The cgroup of a container."""
@@ -237,7 +261,7 @@ class Runtime:
 
     def _spawn_init(  # noqa: PLR0913 - the parts of a create
         self,
-        directory: state.Directory,
+        directory: Directory,
         bundle: str,
         config: Config,
         stdio: Stdio,
@@ -281,13 +305,17 @@ class Runtime:
             self._manager = detect.manager()
         return self._manager
 
+    def _maker(self) -> list[int]:
+        found = proc.stat(os.getpid())
+        return [os.getpid(), found[1] if found else 0]
+
     def _verify(self, child: Child, cgroup: Cgroup) -> None:
         """Fail closed: a process that the kernel does not count in its cgroup has no limits (CVE-2025-47291)."""
         if cgroup.join_files() and not cgroup.holds(child.pid):
             raise OcirunError(f"place process {child.pid} in its cgroup: the kernel counts it elsewhere")
 
     def _undo(
-        self, directory: state.Directory, cgroup: Cgroup | None, child: Child | None, error: BaseException
+        self, directory: Directory, cgroup: Cgroup | None, child: Child | None, error: BaseException
     ) -> None:
         try:
             if child is not None:
@@ -302,7 +330,7 @@ class Runtime:
         except (OSError, OcirunError) as left:
             error.add_note(f"undoing it failed too: {left}")
 
-    def _forget(self, directory: state.Directory, document: dict[str, Any]) -> None:
+    def _forget(self, directory: Directory, document: dict[str, Any]) -> None:
         remains.remove({"cgroups": document.get("cgroups"), "state": directory.path})
         self._spawner.forget(directory.id)
 
@@ -369,7 +397,7 @@ def _hierarchies(config: Config) -> list[list[str]]:
     return list(found.values())
 
 
-def _listen(directory: state.Directory) -> fds.Socket:
+def _listen(directory: Directory) -> fds.Socket:
     listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
     try:
         listener.bind(f"/proc/self/fd/{directory.fd}/{state.START_SOCKET}")
@@ -380,7 +408,7 @@ def _listen(directory: state.Directory) -> fds.Socket:
     return listener
 
 
-def _connect_and_wait(directory: state.Directory) -> KernelRefused | None:
+def _connect_and_wait(directory: Directory) -> KernelRefused | None:
     """Start the init that listens; None when its execve closed the connection."""
     import json
 
@@ -393,7 +421,9 @@ def _connect_and_wait(directory: state.Directory) -> KernelRefused | None:
             raise WrongStatus(f"start container {directory.id}: its init ended before it could be started")
         data, _none = fds.receive(connection)
     except (ConnectionRefusedError, ConnectionResetError):
-        raise WrongStatus(f"start container {directory.id}: its init ended before it could be started") from None
+        raise WrongStatus(
+            f"start container {directory.id}: its init ended before it could be started"
+        ) from None
     finally:
         connection.close()
     return refused(json.loads(data)) if data else None
@@ -427,5 +457,3 @@ def _end(document: dict[str, Any]) -> None:
             select.select([pidfd], [], [])
     finally:
         os.close(pidfd)
-
-

@@ -131,21 +131,39 @@ class MountPlan:
         if not source:
             raise ConfigError(f"{where}.source: a bind mount needs a source")
         if options.data:
-            raise ConfigError(f"{where}.options: a bind mount takes no file system options: {', '.join(options.data)}")
+            raise ConfigError(
+                f"{where}.options: a bind mount takes no file system options: {', '.join(options.data)}"
+            )
         absolute = source if source.startswith("/") else f"{self._bundle}/{source}"
         idmaps = self._idmaps if options.idmap else None
         self.prepare.append(
-            ["clone_tree", slot, absolute, options.recursive, options.set, options.clear, options.set_recursive, idmaps]
+            [
+                "clone_tree",
+                slot,
+                absolute,
+                options.recursive,
+                options.set,
+                options.clear,
+                options.set_recursive,
+                idmaps,
+            ]
         )
         self.enter.append(["attach", slot, path, options.propagation])
 
     def _overlay(self, where: str, slot: str, path: str, options: Options) -> None:
-        lower = options.data.get("lowerdir")
-        if not lower or set(options.data) != {"lowerdir"}:
-            raise ConfigError(f"{where}.options: an overlay without upperdir takes lowerdir=DIRECTORY and nothing else")
+        lower = options.data.pop("lowerdir", None)
+        mode = options.data.pop("mode", None)
+        if options.data or (lower and mode):
+            raise ConfigError(
+                f"{where}.options: an overlay without upperdir takes lowerdir=DIRECTORY or mode=OCTAL"
+            )
         self.overlays += 1
         idmaps = self._idmaps if options.idmap else None
-        self.prepare.append(["overlay", slot, lower, self.overlays, *self._owner, options.set, idmaps])
+        if lower:
+            self.prepare.append(["overlay", slot, lower, self.overlays, *self._owner, options.set, idmaps])
+        else:
+            bits = _octal(f"{where}.options", mode or "755")
+            self.prepare.append(["scratch", slot, self.overlays, *self._owner, bits, options.set])
         self.enter.append(["attach", slot, path, options.propagation])
 
     def _cgroup(self, path: str, options: Options) -> None:
@@ -164,3 +182,10 @@ class MountPlan:
         if gid is None or self._idmaps is None:
             return True
         return any(inside <= int(gid) < inside + count for inside, _outside, count in self._idmaps[1])
+
+
+def _octal(where: str, text: str) -> int:
+    try:
+        return int(text, 8) & 0o7777
+    except ValueError:
+        raise ConfigError(f"{where}: mode={text} is no octal number") from None

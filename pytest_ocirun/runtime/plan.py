@@ -143,7 +143,9 @@ def exec_plan(process: Process, config: Config, init: tuple[int, int], around: S
         enter.insert(0, ["become_root"])
     if process.terminal:
         size = process.console_size
-        enter.append(["open_console", size.height if size else 0, size.width if size else 0, process.user.uid])
+        enter.append(
+            ["open_console", size.height if size else 0, size.width if size else 0, process.user.uid]
+        )
     enter += _privileges(process, around)
     enter += _execution(process, around)
     return {
@@ -152,7 +154,9 @@ def exec_plan(process: Process, config: Config, init: tuple[int, int], around: S
         "clone": 0,
         "idmaps": None,
         "cgroups": {"procs": around.procs, "v2": around.cgroup_v2},
-        "oom_score": process.oom_score_adj if process.oom_score_adj is not None else config.process.oom_score_adj,
+        "oom_score": process.oom_score_adj
+        if process.oom_score_adj is not None
+        else config.process.oom_score_adj,
         "enter": enter,
         "holder": False,
     }
@@ -229,7 +233,9 @@ def _prepare_root(
     root_maps = None
     if config.annotations.get(IDMAP):
         if config.annotations[IDMAP] != "root" or idmaps is None:
-            raise ConfigError(f"$.annotations[{IDMAP!r}]: takes 'root', and needs a new user namespace with mappings")
+            raise ConfigError(
+                f"$.annotations[{IDMAP!r}]: takes 'root', and needs a new user namespace with mappings"
+            )
         root_maps = idmaps
     # Device nodes of the image must not open devices; those of the runtime live on the mount at /dev.
     attributes = m.MOUNT_ATTR_NODEV if any(each.destination == "/dev" for each in config.mounts) else 0
@@ -256,13 +262,17 @@ def overlay_limits(text: str) -> tuple[int, int]:
         values = {key: int(value) for key, value in (item.split("=") for item in text.split(","))}
         return values.pop("size"), values.pop("inodes")
     except (ValueError, KeyError):
-        raise ConfigError(f"$.annotations[{OVERLAY!r}]: expected 'size=BYTES,inodes=N', got {text!r}") from None
+        raise ConfigError(
+            f"$.annotations[{OVERLAY!r}]: expected 'size=BYTES,inodes=N', got {text!r}"
+        ) from None
 
 
 def _root(config: Config, mounts: MountPlan, *, in_user_namespace: bool) -> list[Step]:
     linux = config.linux
     if not linux.namespace("mount"):
-        raise ConfigError("$.linux.namespaces: a container without a mount namespace of its own is not supported")
+        raise ConfigError(
+            "$.linux.namespaces: a container without a mount namespace of its own is not supported"
+        )
     wanted = PROPAGATION.get(linux.rootfs_propagation, m.MS_PRIVATE | m.MS_REC)
     steps: list[Step] = [["propagation", wanted], ["attach_root", "root", 0], *mounts.enter]
     for name, major, minor in DEVICES:
@@ -276,11 +286,15 @@ def _root(config: Config, mounts: MountPlan, *, in_user_namespace: bool) -> list
         else:
             mode = 0o666 if device.file_mode is None else device.file_mode & 0o7777
             numbers = (device.major or 0, device.minor or 0)
-            steps.append(["make_device", device.path, device.type, *numbers, mode, device.uid or 0, device.gid or 0])
+            steps.append(
+                ["make_device", device.path, device.type, *numbers, mode, device.uid or 0, device.gid or 0]
+            )
     steps += [["symlink", path, target] for path, target in _LINKS]
     if config.process.terminal:
         size = config.process.console_size
-        steps.append(["open_console", size.height if size else 0, size.width if size else 0, config.process.user.uid])
+        steps.append(
+            ["open_console", size.height if size else 0, size.width if size else 0, config.process.user.uid]
+        )
         steps.append(["bind_console", "/dev/console"])
     steps += [["read_only", path] for path in linux.readonly_paths]
     steps += [["mask", path] for path in linux.masked_paths]

@@ -92,7 +92,22 @@ def overlay(  # noqa: PLR0913 - a step's arguments are flat
     options |= {"upperdir": upper, "workdir": work}
     if not _in_initial_user_namespace():
         options["userxattr"] = ""
-    context.mounts[slot] = mount.new_mount("overlay", {key: value or None for key, value in options.items()}, attributes)
+    context.mounts[slot] = mount.new_mount(
+        "overlay", {key: value or None for key, value in options.items()}, attributes
+    )
+
+
+@operation("make an empty writable directory (layer {1})")
+def scratch(context: Context, slot: str, layer: int, uid: int, gid: int, mode: int, attributes: int) -> None:  # noqa: PLR0913
+    """Make a detached mount of a fresh directory of the upper tmpfs: writable, and bounded with everything else."""
+    path = f"{UPPER}/{layer}"
+    os.mkdir(path)
+    os.chown(path, translate("uid", uid), translate("gid", gid))
+    os.chmod(path, mode)
+    fd = mount.open_tree(mount.AT_FDCWD, path)
+    context.mounts[slot] = fd
+    if attributes:
+        mount.mount_setattr(fd, set=attributes)
 
 
 @operation("take a detached copy of the mount at {1}")

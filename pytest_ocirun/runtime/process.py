@@ -259,13 +259,9 @@ def ready(context: Context) -> None:
 @operation("wait for the start")
 def wait_start(context: Context) -> None:
     """Accept one connection on the start socket and hold it: execve closes it, which means success to the starter."""
-    listener = fds.socket_of(context.fds["listen"])
-    fd, _address = listener._accept()  # noqa: SLF001 - what socket.accept wraps
-    connection = fds.socket_of(fd)
-    os.set_inheritable(fd, False)
-    connection.send(b"starting")
-    context.fds["starter"] = connection.detach()
-    listener.detach()
+    connection = fds.accept(context.fds["listen"])
+    os.write(connection, b"starting")
+    context.fds["starter"] = connection
 
 
 @operation("arrange the file descriptors {0}")

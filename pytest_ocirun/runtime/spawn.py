@@ -127,7 +127,10 @@ def _join_and_clone(plan: Plan, context: Context, wait: int, answer: int) -> Non
             _child(plan, context, wait)
         os.write(answer, json.dumps([pid, 0, ""]).encode())
     except OSError as error:
-        os.write(answer, json.dumps([0, error.errno, f"join the container's namespaces: {error.strerror}"]).encode())
+        os.write(
+            answer,
+            json.dumps([0, error.errno, f"join the container's namespaces: {error.strerror}"]).encode(),
+        )
     finally:
         os._exit(0)
 

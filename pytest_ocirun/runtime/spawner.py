@@ -105,7 +105,9 @@ class ZygoteClient:
             try:
                 fds.send(self._control, json.dumps(request).encode(), passed)
             except BrokenPipeError:
-                raise ProtocolError("talk to the zygote: it has ended", hint=f"Set {_DEBUG}=1 to see why.") from None
+                raise ProtocolError(
+                    "talk to the zygote: it has ended", hint=f"Set {_DEBUG}=1 to see why."
+                ) from None
 
     def _connect(self) -> None:
         """Take the zygote's first message: it is ready, or it says why not."""

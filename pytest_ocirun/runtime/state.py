@@ -52,7 +52,8 @@ def check_id(container_id: str) -> None:
         or not _ID_CHARACTERS.issuperset(container_id)
     ):
         raise ConfigError(
-            f"invalid container id {container_id!r}", hint="An id is made of letters, digits and _ + . - and is not a dot name."
+            f"invalid container id {container_id!r}",
+            hint="An id is made of letters, digits and _ + . - and is not a dot name.",
         )
 
 
@@ -148,7 +149,8 @@ def open_existing(root: str, container_id: str) -> Directory:
         return _open_locked(root, container_id)
     except FileNotFoundError:
         raise ContainerNotFound(
-            f"container does not exist: no container {container_id} below {root}", hint="`ocirun list` shows the others."
+            f"container does not exist: no container {container_id} below {root}",
+            hint="`ocirun list` shows the others.",
         ) from None
 
 

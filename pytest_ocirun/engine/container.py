@@ -1,0 +1,258 @@
+"""The handle of a running container: exec, kill, counters, delete. What the fixture gives and the run loop drives."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import select
+import time
+from typing import TYPE_CHECKING
+
+from pytest_ocirun.engine.exchange import Exchange
+from pytest_ocirun.engine.result import Counters, ExecResult, Exit
+from pytest_ocirun.errors import CommandFailed, ConfigError, ContainerNotFound
+from pytest_ocirun.oci.process import Process, User
+from pytest_ocirun.runtime.container import Stdio
+from pytest_ocirun.runtime.kin import kill_kin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from pytest_ocirun.oci.runtime import Config
+    from pytest_ocirun.runtime.cgroups import Cgroup
+    from pytest_ocirun.runtime.child import Child
+    from pytest_ocirun.runtime.container import Runtime
+
+_OUTPUT_CAP = 64 << 20
+
+
+class Container:
+    """A container that has been started. A context manager that deletes it.
+
+    Args:
+        runtime: whose container it is.
+        container_id: its id, as ``ocirun list`` shows it.
+        config: its config.
+        child: its init.
+        released: called once when it is deleted.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        container_id: str,
+        config: Config,
+        child: Child,
+        released: Callable[[Container], None],
+    ) -> None:
+        self.id = container_id
+        self._runtime = runtime
+        self._config = config
+        self._child = child
+        self._released = released
+        self._cgroup: Cgroup = runtime.cgroup(container_id)
+        self._execs = itertools.count(1)
+        self._deleted = False
+        self._last = Counters(0, 0, None)
+
+    @property
+    def pid(self) -> int:
+        """The host's pid of its init."""
+        return self._child.pid
+
+    def fileno(self) -> int:
+        """A fd that is readable once its init has ended, for select and poll."""
+        return self._child.fileno()
+
+    def poll(self) -> Exit | None:
+        """How its init ended, or None while it runs."""
+        status = self._child.poll()
+        return None if status is None else Exit.from_status(status)
+
+    def wait(self, timeout: float | None = None) -> Exit:
+        """Wait until its init has ended.
+
+        Raises:
+            TimeoutError: it still ran after ``timeout`` seconds.
+        """
+        if not select.select([self._child], [], [], timeout)[0]:
+            raise TimeoutError(f"container {self.id} still runs after {timeout} s")
+        return Exit.from_status(self._child.wait())
+
+    def exec(  # noqa: PLR0913 - the names that users see
+        self,
+        args: Sequence[str],
+        *,
+        input: str | bytes | None = None,  # noqa: A002 - as in subprocess.run
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        user: int | tuple[int, int] | None = None,
+        timeout: float | None = None,
+        check: bool = False,
+    ) -> ExecResult:
+        """Run a program in the container and wait for it.
+
+        Args:
+            args: program and arguments; the program is looked up in the container's PATH.
+            input: becomes its standard input; without it that is /dev/null.
+            env: set on top of the container's environment.
+            cwd: working directory instead of the container's.
+            user: uid, or (uid, gid), in the container.
+            timeout: seconds; when they are over its whole process tree is killed.
+            check: raise if it does not end with status 0.
+
+        Returns:
+            Its result. A program that cannot be found or executed is an error, not a result.
+
+        Raises:
+            ConfigError: args are wrong.
+            KernelRefused: the program cannot be executed.
+            WrongStatus, ContainerNotFound: the container has ended.
+            CommandFailed: ``check`` and it failed; carries the result.
+        """
+        self._live()
+        process = self._process(args, env, cwd, user)
+        before = self.counters().oom_kills
+        began = time.monotonic()
+        deadline = None if timeout is None else began + timeout
+        data = input.encode() if isinstance(input, str) else input
+        status, timed_out, outputs = self._run(process, data, deadline)
+        end = Exit.from_status(status)
+        result = ExecResult(
+            args=tuple(args),
+            exit_code=end.code,
+            signal=end.signal,
+            stdout_bytes=outputs[0],
+            stderr_bytes=outputs[1],
+            duration=time.monotonic() - began,
+            timed_out=timed_out,
+            oom_killed=self.counters().oom_kills > before,
+        )
+        if check and not result.ok:
+            raise CommandFailed(f"run {list(args)!r} in container {self.id}: it {result.describe()}", result)
+        return result
+
+    def kill(self) -> None:
+        """SIGKILL its init; everything in the container ends with it."""
+        self._child.kill()
+
+    def counters(self) -> Counters:
+        """What the kernel counted; after the deletion what it had counted last."""
+        if not self._deleted:
+            found = self._cgroup.counters()
+            self._last = Counters(found.oom_kills or 0, found.pids_refused or 0, found.memory_peak)
+        return self._last
+
+    def delete(self) -> None:
+        """Kill it if it runs, and remove all that belongs to it. A second time does nothing."""
+        if self._deleted:
+            return
+        self.counters()
+        self._deleted = True
+        try:
+            self._child.kill()
+            self._child.wait()
+            self._runtime.delete(self.id, force=True)
+        except ContainerNotFound:
+            pass
+        finally:
+            self._child.close()
+            self._released(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.delete()
+
+    def __repr__(self) -> str:
+        return f"<Container {self.id}>"
+
+    def _live(self) -> None:
+        if self._deleted:
+            raise ContainerNotFound(f"use container {self.id}: it was deleted")
+
+    def _process(
+        self,
+        args: Sequence[str],
+        env: Mapping[str, str] | None,
+        cwd: str | None,
+        user: int | tuple[int, int] | None,
+    ) -> Process:
+        words: Sequence[object] = args
+        if (
+            isinstance(args, str)
+            or not words
+            or not all(isinstance(word, str) and "\0" not in word for word in words)
+        ):
+            raise ConfigError(
+                f"exec in container {self.id}: args must be a list of strings, got {args!r}",
+                hint='Write exec(["sh", "-c", "..."]) to have a shell take a line apart.',
+            )
+        own = self._config.process
+        variables = dict(item.split("=", 1) for item in own.env) | dict(env or {})
+        ids = (own.user.uid, own.user.gid) if user is None else (user, 0) if isinstance(user, int) else user
+        return Process(
+            user=User(uid=ids[0], gid=ids[1]),
+            args=list(args),
+            env=[f"{name}={value}" for name, value in variables.items()],
+            cwd=cwd or own.cwd,
+            capabilities=own.capabilities,
+            rlimits=own.rlimits,
+            no_new_privileges=own.no_new_privileges,
+        )
+
+    def _run(
+        self, process: Process, data: bytes | None, deadline: float | None
+    ) -> tuple[int, bool, tuple[bytes, bytes]]:
+        theirs: list[int] = []
+        ours: list[int] = []
+        try:
+            if data is None:
+                theirs.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+            else:
+                read, write = os.pipe2(os.O_CLOEXEC)
+                theirs.append(read)
+                ours.append(write)
+            for _stream in ("stdout", "stderr"):
+                read, write = os.pipe2(os.O_CLOEXEC)
+                theirs.append(write)
+                ours.append(read)
+            child, tree = self._runtime.exec(
+                self.id,
+                process,
+                Stdio(theirs[0], theirs[1], theirs[2]),
+                tree=f"exec-{os.getpid()}-{next(self._execs)}",
+            )
+        except BaseException:
+            for fd in ours:
+                os.close(fd)
+            raise
+        finally:
+            for fd in theirs:
+                os.close(fd)
+        outputs = (ours[-2], ours[-1])
+        try:
+            stdin = None if data is None else (ours[0], data)
+            exchange = Exchange(
+                child, stdin, outputs, cap=_OUTPUT_CAP, kill=lambda: self._kill_tree(child, tree)
+            )
+            status, timed_out = exchange.run(deadline)
+            return status, timed_out, (exchange.output(outputs[0]), exchange.output(outputs[1]))
+        finally:
+            for fd in outputs:
+                os.close(fd)
+            child.close()
+            if tree is not None and not tree.processes():
+                tree.remove()
+
+    def _kill_tree(self, child: Child, tree: Cgroup | None) -> None:
+        if tree is not None:
+            tree.kill()
+        else:
+            kill_kin(self.pid)
+        child.kill()

@@ -1,0 +1,215 @@
+"""The engine: images and requests in, running containers out. One per client process.
+
+It owns the zygote, the claims on host ids and every container made through it; ``close`` leaves nothing of them. Knows no pytest.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pytest_ocirun.engine import cleanup, interpreter, profile
+from pytest_ocirun.engine.container import Container
+from pytest_ocirun.engine.idrange import FIRST, SIZE, Ranges
+from pytest_ocirun.errors import ConfigError
+from pytest_ocirun.oci.runtime import IDMapping
+from pytest_ocirun.runtime import state
+from pytest_ocirun.runtime.cgroups import detect
+from pytest_ocirun.runtime.container import Runtime, Stdio
+from pytest_ocirun.runtime.spawner import ZygoteClient
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Self
+
+    from pytest_ocirun.engine.request import Limits, Request
+    from pytest_ocirun.images.image import Image
+    from pytest_ocirun.images.store import Store
+    from pytest_ocirun.oci.runtime import Config
+
+REQUIREMENTS = ("limits", "isolation")
+_CONTROLLED = {"memory": "memory", "pids": "pids", "cpus": "cpu"}
+
+
+class Engine:
+    """See the module. Use ``Engine.open``.
+
+    Args:
+        store: where unpacked images lie, None for the user's default.
+        root: the state root.
+        require: ``limits``: a limit that cannot be set is an error; ``isolation``: containers without the limits that this host
+            cannot set are accepted, and ``describe`` says so.
+    """
+
+    def __init__(self, *, store: Path | None, root: str, require: str) -> None:
+        state.ensure_root(root)
+        self._root = root
+        self._require = require
+        self._store_path = store
+        self._images: dict[str, Image] = {}
+        self._store_made: Store | None = None
+        self._containers: dict[str, Container] = {}
+        self._numbers = itertools.count(1)
+        self._privileged = os.geteuid() == 0
+        self._manager = detect.manager()
+        self._refusals = {key: why for key, why in self._manager.availability().items() if why is not None}
+        self._zygote = ZygoteClient(root)
+        self._zygote.start()
+        self._ranges = Ranges(root)
+        self._lock = threading.Lock()
+        self._runtime = Runtime(self._zygote, root, manager=self._manager)
+        cleanup.sweep(self._runtime)
+
+    @classmethod
+    def open(cls, *, store: Path | None = None, require: str = "limits") -> Self:
+        """An engine on this user's state root; a zygote starts in the background, what killed runs left is removed.
+
+        Raises:
+            ConfigError: ``require`` is unknown.
+            OcirunError: the state root cannot be used.
+        """
+        if require not in REQUIREMENTS:
+            raise ConfigError(f"require {require!r}: expected one of {', '.join(REQUIREMENTS)}")
+        return cls(store=store, root=state.default_root(), require=require)
+
+    def image(self, reference: str) -> Image:
+        """The image that ``reference`` names, unpacked if need be; the same object for the same reference.
+
+        Raises:
+            ImageError, Unsupported: it cannot be had.
+        """
+        with self._lock:
+            if reference not in self._images:
+                from pytest_ocirun.images.open import open_image
+
+                self._images[reference] = open_image(self._store(), reference, shift_base=FIRST)
+            return self._images[reference]
+
+    def interpreter(self, image: Image) -> str:
+        """The absolute path of a Python in ``image``.
+
+        Raises:
+            ImageError: it has none.
+        """
+        return interpreter.find(image)
+
+    def launch(self, request: Request) -> Container:
+        """Create and start a container.
+
+        Raises:
+            Unsupported: a limit or namespace cannot be had here.
+            ConfigError, KernelRefused: it cannot be made as asked; nothing is left behind.
+        """
+        request = replace(request, limits=self._attainable(request.limits))
+        container_id = f"pytest-{os.getpid()}-{next(self._numbers)}"
+        mapping, claimed = self._mapping(request.image)
+        try:
+            config = profile.build(request, mapping)
+            return self._start(container_id, config, request, claimed)
+        except BaseException:
+            if claimed is not None:
+                self._ranges.give_back(claimed)
+            raise
+
+    def describe(self) -> list[str]:
+        """What isolation this host gives, a line each, for the report's header."""
+        ids = (
+            f"host ids of its own ({SIZE} from {FIRST})"
+            if self._privileged
+            else "its root is you, uid " + str(os.geteuid())
+        )
+        lines = [
+            f"each container: all namespaces new, {ids}, no capabilities, seccomp, no network but loopback"
+        ]
+        missing = sorted(name for name, controller in _CONTROLLED.items() if controller in self._refusals)
+        if missing and self._require == "isolation":
+            reasons = "; ".join(sorted({self._refusals[_CONTROLLED[name]].reason for name in missing}))
+            lines.append(
+                f"WEAKER, accepted by require=isolation: no limit on {', '.join(missing)} ({reasons})"
+            )
+        return lines
+
+    def close(self) -> None:
+        """Delete every container, end the zygote, let go of images and ids. A second time does nothing."""
+        for container in list(self._containers.values()):
+            container.delete()
+        self._zygote.close()
+        self._manager.prune()
+        for image in self._images.values():
+            image.release()
+        self._images.clear()
+        self._ranges.close()
+        self.close = lambda: None  # type: ignore[method-assign] # the second time
+
+    def _start(self, container_id: str, config: Config, request: Request, claimed: int | None) -> Container:
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            given = request.fds
+            extra = {number: fd for number, fd in given.items() if number > 2}  # noqa: PLR2004 - stdio
+            stdio = Stdio(given.get(0, null), given.get(1, null), given.get(2, null), extra)
+            child = self._runtime.create(
+                container_id,
+                f"{self._root}/{container_id}",
+                config,
+                stdio,
+                holder=not request.args,
+                without_cgroup=self._require == "isolation",
+            )
+        finally:
+            os.close(null)
+        try:
+            self._runtime.start(container_id)
+        except BaseException:
+            child.kill()
+            child.close()
+            self._runtime.delete(container_id, force=True)
+            raise
+        container = Container(
+            self._runtime, container_id, config, child, lambda done: self._released(done, claimed)
+        )
+        self._containers[container_id] = container
+        return container
+
+    def _released(self, container: Container, claimed: int | None) -> None:
+        self._containers.pop(container.id, None)
+        if claimed is not None:
+            self._ranges.give_back(claimed)
+
+    def _mapping(self, image: Image) -> tuple[IDMapping, int | None]:
+        if not self._privileged:
+            return IDMapping(container_id=0, host_id=os.geteuid(), size=1), None
+        if image.owners == "shifted" and image.shift is not None:
+            return IDMapping(container_id=0, host_id=image.shift, size=SIZE), None
+        first = self._ranges.claim()
+        return IDMapping(container_id=0, host_id=first, size=SIZE), first
+
+    def _attainable(self, limits: Limits) -> Limits:
+        dropped = set()
+        for name, controller in _CONTROLLED.items():
+            refusal = self._refusals.get(controller)
+            value = getattr(limits, name)
+            if refusal is None or value is None:
+                continue
+            if self._require != "isolation":
+                error = refusal.error(f"limit {name} to {value}")
+                error.hint = (
+                    f"{error.hint} Or accept containers without such limits: --ocirun-require=isolation"
+                )
+                raise error
+            dropped.add(name)
+        return replace(
+            limits,
+            memory=None if "memory" in dropped else limits.memory,
+            pids=None if "pids" in dropped else limits.pids,
+            cpus=None if "cpus" in dropped else limits.cpus,
+        )
+
+    def _store(self) -> Store:
+        if self._store_made is None:
+            from pytest_ocirun.images.store import Store
+
+            self._store_made = Store(self._store_path)
+        return self._store_made
