@@ -305,7 +305,7 @@ def _check_resources(config: Config) -> None:
     memory = config.linux.resources.memory
     if memory.swap is not None and memory.limit is not None and -1 < memory.swap < memory.limit:
         raise ConfigError(
-    If a dot comes first, dots separate and slashes stand for dots in names: ``net.ipv4.conf.eth0/1``.
+            f"$.linux.resources.memory.swap: {memory.swap} is memory and swap, so cannot be less than "
             f"the limit {memory.limit}"
         )
     for key, text in (("cpus", config.linux.resources.cpu.cpus), ("mems", config.linux.resources.cpu.mems)):
