@@ -97,7 +97,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter", config: pytest.Config) -> None:
     """Name what was left behind."""
     for thing in config.stash.get(_LEFT, []):
         blame = "LEFT BEHIND" if thing.certain or strict() else "new, perhaps of another run"

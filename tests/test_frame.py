@@ -116,7 +116,12 @@ def test_mounts_groups_and_state_left_behind_are_found() -> None:
     """What carries our name on the host is seen, and gone once removed."""
     before = leaks.take()
     script = 'mount -t tmpfs ocirun-leak /mnt; mount -t tmpfs none /run; mkdir -p /run/ocirun/leak; exec "$@"'
-    take = "from tests import leaks; leaks.begin(); [print(t.kind, t.text) for t in leaks.take().values()]"
+    take = """
+import sys; sys.path.append(".")
+from tests import leaks
+leaks.begin()
+for thing in leaks.take().values(): print(thing.kind, thing.text)
+"""
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-euc", script, "sh", sys.executable, "-c", take],
         capture_output=True,
