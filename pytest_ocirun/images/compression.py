@@ -1,7 +1,7 @@
 """Turning a tarball's file into its plain bytes, read ahead by a thread.
 
-Responsible for the kind of compression (by magic, never by name), for checksums, concatenated members, what may follow
-the last one, and the digest of the raw file. Must not know what the bytes mean.
+Responsible for the kind of compression (by magic, never by name), for checksums, concatenated members, what
+may follow the last one, and the digest of the raw file. Must not know what the bytes mean.
 """
 
 from __future__ import annotations

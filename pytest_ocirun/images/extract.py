@@ -2,14 +2,16 @@
 
 Responsible for every file that unpacking makes. Must not know the store or the archive's format.
 
-The rules, each for an attack that worked on somebody (docs/security of the projects named in tests/security):
+The rules, each for an attack that worked on some other extractor (tests/security/test_images_hostile.py):
 
-- Parents are opened by openat2(RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS): a link leads where it leads a process whose root
-  is the image, never to the host. A link to nothing is an error, not a place to make directories.
-- The last component is made by O_EXCL | O_NOFOLLOW, or its *at() sibling; what is in the way is unlinked, not opened.
+- Parents are opened by openat2(RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS): a link leads where it leads a
+  process whose root is the image, never to the host. A link to nothing is an error, not a place to make
+  directories.
+- The last component is made by O_EXCL | O_NOFOLLOW, or its *at() sibling; what is in the way is unlinked, not
+  opened.
 - Open parents are cached until something is replaced, so no stale directory is ever written to.
-- Owner, then attributes, then mode: chown clears capabilities and set-id bits. Directories get theirs last, deepest first,
-  so that neither modes nor times suffer from what is made inside.
+- Owner, then attributes, then mode: chown clears capabilities and set-id bits. Directories get theirs last,
+  deepest first, so that neither modes nor times suffer from what is made inside.
 """
 
 from __future__ import annotations
@@ -32,8 +34,8 @@ if TYPE_CHECKING:
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _CACHED_PARENTS = 64
 
-# null, zero, full, random, urandom; tty, console, ptmx: what every root file system has in its /dev, and what gives
-# nobody anything. The runtime makes its own /dev in any case.
+# null, zero, full, random, urandom; tty, console, ptmx: what every root file system has in its /dev, and what
+# gives nobody anything. The runtime makes its own /dev in any case.
 _HARMLESS = frozenset({(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)})
 
 
@@ -59,6 +61,7 @@ class Extractor:
         self._metadata = Metadata(owners)
         self._devices = os.geteuid() == 0 and owners.changes
         self._parents: dict[bytes, int] = {}
+        self._parents_stale = False
         self._directories: dict[tuple[int, int], tuple[bytes, Member | None]] = {}
         self._makers = {
             "file": self._file,
@@ -75,7 +78,8 @@ class Extractor:
         """Write every member of ``tarball``.
 
         Raises:
-            ImageError: a member is hostile or cannot be made; it is named. What was made so far is the caller's
+            ImageError: a member is hostile or cannot be made; it is named. What was made so far is the
+            caller's
                 to remove.
         """
         self._metadata.prepare_root(self._root)
@@ -116,6 +120,8 @@ class Extractor:
         head, _, name = path.rpartition(b"/")
         if not head:
             return self._root, name
+        if self._parents_stale:
+            self._forget_parents()
         parent = self._parents.get(head)
         if parent is None:
             if len(self._parents) >= _CACHED_PARENTS:
@@ -155,15 +161,12 @@ class Extractor:
     def _forget_parents(self) -> None:
         while self._parents:
             os.close(self._parents.popitem()[1])
+        self._parents_stale = False
 
     def _clear(self, parent: int, name: bytes) -> None:
         """Take away what an earlier member made in this place: the last one wins."""
-        self._forget_parents_but(parent)
+        self._parents_stale = True
         tree.remove(parent, name)
-
-    def _forget_parents_but(self, kept: int) -> None:
-        for path in [path for path, fd in self._parents.items() if fd != kept]:
-            os.close(self._parents.pop(path))
 
     # Members
 
@@ -255,13 +258,17 @@ class Extractor:
 
     # Directories, last
 
-    def _note_directory(self, parent: int, path: bytes, member: Member | None, name: bytes | None = None) -> None:
+    def _note_directory(
+        self, parent: int, path: bytes, member: Member | None, name: bytes | None = None
+    ) -> None:
         found = os.fstat(parent) if name is None else os.stat(name, dir_fd=parent, follow_symlinks=False)
         self._directories[found.st_dev, found.st_ino] = (path, member)
 
     def _finish_directories(self) -> None:
         self._forget_parents()
-        by_depth = sorted(self._directories.items(), key=lambda item: item[1][0].count(b"/") + bool(item[1][0]))
+        by_depth = sorted(
+            self._directories.items(), key=lambda item: item[1][0].count(b"/") + bool(item[1][0])
+        )
         for inode, (path, member) in reversed(by_depth):
             try:
                 fd = open_in_root(self._root, path or b".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)

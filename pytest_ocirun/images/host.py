@@ -1,13 +1,16 @@
 """The image ``host``: an allow-list of this host, read-only, around a skeleton of its own.
 
-Responsible for what of the host a container sees. Nothing is seen by default: no home, no secret, no socket, no state.
+Responsible for what of the host a container sees. Nothing is seen by default: no home, no secret, no socket,
+no state.
 
-- A skeleton in the store: the usual empty directories, the host's own top-level links (/bin -> usr/bin), own files for users,
-  names and look-ups, and copies of chosen files of /etc. Copies and not mounts: they cost a container nothing, have the right
-  owners, and cannot change under it. Only what everybody may read is copied.
-- Bind mounts, not idmapped: /usr, /opt, a store of Nix or Guix, and top-level directories that are no links into /usr.
-- Bind mounts, idmapped where that can be done, since they may lie below directories that only their owner may enter: the
-  running interpreter's prefixes and packages. Above them are empty directories of the skeleton.
+- A skeleton in the store: the usual empty directories, the host's own top-level links (/bin -> usr/bin), own
+  files for users, names and look-ups, and copies of chosen files of /etc. Copies and not mounts: they cost a
+  container nothing, have the right owners, and cannot change under it. Only what everybody may read is
+  copied.
+- Bind mounts, not idmapped: /usr, /opt, a store of Nix or Guix, and top-level directories that are no links
+  into /usr.
+- Bind mounts, idmapped where that can be done, since they may lie below directories that only their owner may
+  enter: the running interpreter's prefixes and packages. Above them are empty directories of the skeleton.
 
 File systems mounted below one of these are mounted one by one. Must not know the runtime.
 """
@@ -33,13 +36,15 @@ if TYPE_CHECKING:
 _SHARED = ("/usr", "/opt", "/nix/store", "/gnu/store")
 _TOP = ("/bin", "/sbin", "/lib*")
 _DIRECTORIES = {
-    "/dev": 0o755, "/etc": 0o755, "/home": 0o755, "/media": 0o755, "/mnt": 0o755, "/proc": 0o755, "/root": 0o700,
-    "/run": 0o755, "/srv": 0o755, "/sys": 0o755, "/tmp": 0o1777, "/var": 0o755, "/var/cache": 0o755,
-    "/var/lib": 0o755, "/var/log": 0o755, "/var/tmp": 0o1777,
+    "/dev": 0o755, "/etc": 0o755, "/home": 0o755, "/media": 0o755, "/mnt": 0o755, "/proc": 0o755,
+    "/root": 0o700, "/run": 0o755, "/srv": 0o755, "/sys": 0o755, "/tmp": 0o1777, "/var": 0o755,
+    "/var/cache": 0o755, "/var/lib": 0o755, "/var/log": 0o755, "/var/tmp": 0o1777,
 }  # fmt: skip
 _LINKS = {"/var/run": "/run", "/var/lock": "/run/lock", "/etc/mtab": "/proc/self/mounts"}
 _FILES = {
-    "/etc/passwd": b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+    "/etc/passwd": (
+        b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
+    ),
     "/etc/group": b"root:x:0:\ntty:x:5:\nnogroup:x:65534:\n",
     "/etc/hostname": b"ocirun\n",
     "/etc/hosts": b"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n",
@@ -47,10 +52,12 @@ _FILES = {
     "/etc/resolv.conf": b"",
 }
 _ETC = (
-    "alternatives", "bash.bashrc", "ca-certificates", "ca-certificates.conf", "crypto-policies", "debian_version",
-    "fonts", "gai.conf", "host.conf", "inputrc", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime",
-    "locale.alias", "locale.conf", "lsb-release", "magic", "mime.types", "os-release", "pki/ca-trust/extracted",
-    "pki/tls/certs", "profile", "protocols", "python*", "redhat-release", "rpc", "services", "shells",
+    "alternatives", "bash.bashrc", "ca-certificates", "ca-certificates.conf", "crypto-policies",
+    "debian_version", "fonts", "gai.conf", "host.conf", "inputrc", "ld.so.cache",
+    "ld.so.conf", "ld.so.conf.d", "localtime",
+    "locale.alias", "locale.conf", "lsb-release", "magic", "mime.types", "os-release",
+    "pki/ca-trust/extracted", "pki/tls/certs", "profile", "protocols", "python*",
+    "redhat-release", "rpc", "services", "shells",
     "ssl/cert.pem", "ssl/certs", "ssl/openssl.cnf", "terminfo", "timezone",
 )  # fmt: skip
 _LARGEST_COPY = 4 << 20
@@ -121,7 +128,10 @@ def _basis() -> Skeleton:
 
 
 def _copy(skeleton: Skeleton, path: str) -> None:
-    """Copy a file, a link as a link, or a directory's content; what not everybody may read, or is large, is left out."""
+    """Copy a file, a link as a link, or a directory's content.
+
+    What not everybody may read, what is large and what goes away meanwhile is left out.
+    """
     try:
         found = os.lstat(path)
         if stat.S_ISLNK(found.st_mode):

@@ -1,7 +1,7 @@
 """Whether a directory's file system can be mounted with mapped ids, found out by doing it.
 
-Responsible for the probe only. It needs a user namespace, and a process that may have threads must not fork, so it runs in
-an interpreter of its own: at the top this module imports nothing heavy.
+Responsible for the probe only. It needs a user namespace, and a process that may have threads must not fork,
+so it runs in an interpreter of its own: at the top this module imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -9,34 +9,37 @@ from __future__ import annotations
 import os
 import sys
 
-_PROBE = "import sys; sys.path.append(sys.argv[2]); from pytest_ocirun.images import idmap; idmap.main(sys.argv[1])"
+_PROBE = """
+import sys
+sys.path.append(sys.argv[2])
+from pytest_ocirun.images import idmap
+idmap.main(sys.argv[1])
+"""
 _SECONDS = 30
 
 
 def obstacle(path: str) -> str | None:
     """Why ``path`` cannot be idmapped; None when it can. Takes about 50 ms.
 
-    The answer holds for root of the initial user namespace: mount_setattr(2), MOUNT_ATTR_IDMAP, Linux 5.12.
+    The answer is the kernel's to mount_setattr(2) with MOUNT_ATTR_IDMAP (Linux 5.12), or to what leads there.
+
+    Raises:
+        ImageError: the probe itself could not run.
     """
     import subprocess
 
     import pytest_ocirun
+    from pytest_ocirun.errors import ImageError
 
     parent = os.path.dirname(os.path.dirname(os.path.abspath(pytest_ocirun.__file__)))
+    command = [sys.executable, "-I", "-S", "-c", _PROBE, path, parent]
     try:
         done = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", _PROBE, path, parent],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            timeout=_SECONDS,
+            command, capture_output=True, text=True, errors="replace", check=True, timeout=_SECONDS
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"the probe did not run: {error}"
-    if done.returncode == 0:
-        return done.stdout.strip() or None
-    return f"the probe failed: {done.stderr.strip()[-200:]}"
+    except (OSError, subprocess.SubprocessError) as error:
+        raise ImageError(f"cannot find out whether {path} can be mounted with mapped ids: {error}") from error
+    return done.stdout.strip() or None
 
 
 def main(path: str) -> None:

@@ -22,7 +22,8 @@ class HostPath:
 
     Attributes:
         source: where it lies on the host; no link.
-        destination: where the container sees it; outside of /tmp, /run and the like the root has a mount point for it.
+        destination: where the container sees it; outside of /tmp, /run and the like the root has a mount
+            point for it.
         idmap: whether its owners are to be mapped like those of a ``real`` root (else they show as nobody).
         kind: what is mounted.
     """
@@ -60,8 +61,8 @@ class Image:
         kind: where it comes from.
         digest: ``sha256:HEX`` of the tarball; None for what has no bytes of its own.
         rootfs: the root directory; to be used read-only, below an overlay.
-        owners: whose ids its files have: ``real`` ids need an idmapped mount, ``shifted`` ones (by ``shift``) and the
-            ``caller``'s do not.
+        owners: whose ids its files have: ``real`` ids need an idmapped mount, ``shifted`` ones (by ``shift``)
+            and the ``caller``'s do not.
         shift: the host's id of the image's uid 0, for ``shifted``.
         mounts: what of the host belongs to it, parents first (image ``host`` only).
         env: the environment that its processes expect, NAME=VALUE.

@@ -1,6 +1,7 @@
 """Where the running Python lives, down to the last link, so that it can be shown elsewhere at the same paths.
 
-Responsible for virtual environments, pyenv's and uv's links and everything between. Must not know how paths are shown.
+Responsible for virtual environments, pyenv's and uv's links and everything between. Must not know how paths
+are shown.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from dataclasses import dataclass, field
 from pytest_ocirun.errors import Unsupported
 
 _MOST_LINKS = 40
-# What a prefix is made of when all of it would show too much: a prefix of ~/.local, or a home itself.
+# What is shown of a prefix when all of it would show too much: one in ~/.local, in a home, in a checkout.
 _PIECES = ("bin", "lib", "lib64", "include", "pyvenv.cfg")
 _NEVER_WHOLE = ("/", "/root", "/home", "/etc", "/var", "/var/lib", "/run", "/tmp", "/var/tmp", "/mnt", "/srv")
 
 
 @dataclass(slots=True)
 class Trace:
-    """A set of paths taken apart: real places, and the links that lead to them (place -> target as written)."""
+    """Paths taken apart: real places, and the links that lead to them (place -> target as written)."""
 
     places: set[str] = field(default_factory=set)
     links: dict[str, str] = field(default_factory=dict)
@@ -67,13 +68,14 @@ def trace() -> Trace:
         Unsupported: Python does not know its own executable.
     """
     if not sys.executable:
-        raise Unsupported("image host: Python does not know where its executable lies, so it cannot be shown inside")
+        raise Unsupported(
+            "image host: Python does not know where its executable lies, so it cannot be shown inside"
+        )
     found = Trace()
     for prefix in (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix):
         _add_prefix(found, prefix)
     paths = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     base_executable = getattr(sys, "_base_executable", None) or sys.executable
-    paths += [os.path.join(os.path.dirname(path), "") for path in (base_executable,)]
     paths += [path for path in site.getsitepackages() if path in sys.path]
     if user_site() is not None:
         paths.append(str(user_site()))
@@ -108,7 +110,12 @@ def _add_inside(found: Trace, path: str) -> None:
 
 
 def shows_too_much(path: str) -> bool:
-    """Whether the directory holds more than an interpreter: a home, what holds homes, or a top of the host."""
+    """Whether the directory holds more than an interpreter: a home, what holds homes, a checkout."""
     home = os.path.realpath(os.path.expanduser("~"))
-    local = os.path.join(home, ".local")
-    return path in _NEVER_WHOLE or any(f"{place}/".startswith(f"{path}/") for place in (home, local))
+    return (
+        path in _NEVER_WHOLE
+        or os.path.dirname(path) == "/home"
+        or os.path.basename(path) == ".local"
+        or f"{home}/".startswith(f"{path}/")
+        or os.path.lexists(f"{path}/.git")
+    )

@@ -1,7 +1,7 @@
 """Owner, attributes, mode and time of one unpacked file, in the order that keeps them all.
 
-Responsible for what may be kept of a member's metadata. Must not know paths: it gets open files, or a name in an open
-directory for what cannot be opened.
+Responsible for what may be kept of a member's metadata. Must not know paths: it gets open files, or a name in
+an open directory for what cannot be opened.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ _CAPABILITY = b"security.capability"
 class Metadata:
     """Applies metadata as ``owners`` allows; counts the attributes that it cannot keep.
 
-    Kept are ``user.*`` and ``security.capability``. Dropped are the host's own business: labels, hashes and signatures of
-    its security modules (``security.selinux``, ``security.ima``...), and ``system.*``, whose ACLs hold unmapped ids.
+    Kept are ``user.*`` and ``security.capability``. Dropped are the host's own business: labels, hashes and
+    signatures of its security modules (``security.selinux``, ``security.ima``...), and ``system.*``, whose
+    ACLs hold unmapped ids.
     """
 
     def __init__(self, owners: Owners) -> None:
@@ -37,7 +38,7 @@ class Metadata:
         self.dropped_xattrs = 0
 
     def prepare_root(self, fd: int) -> None:
-        """Free the tree's root of what it inherits from the directory around it: group, set-gid bit, default ACL."""
+        """Free the tree's root of what it inherits from around it: group, set-gid bit, default ACL."""
         os.fchown(fd, *self._default)
         os.fchmod(fd, 0o700)
         try:
@@ -81,7 +82,7 @@ class Metadata:
         os.utime(fd, ns=(member.mtime, member.mtime))
 
     def settle_by_name(self, parent: int, name: bytes, member: Member) -> None:
-        """Finish what cannot be opened: a link, a fifo, a device node, just made by us in a directory of ours.
+        """Finish what cannot be opened: a link, a fifo or a device node, just made by us.
 
         Raises:
             ImageError: an owner is not acceptable.
@@ -101,7 +102,7 @@ class Metadata:
         if name.startswith(_REFUSED):
             raise ImageError(
                 f"its extended attribute {shown(name)} would act on the overlay that containers get",
-                hint="Make the archive without it: tar --xattrs-exclude='trusted.*' --xattrs-exclude='user.overlay.*'",
+                hint=f"Make the archive without it: tar --xattrs-exclude={shown(name)}",
             )
         kept: bytes | None = None
         if name == _CAPABILITY:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 _ESCAPED = re.compile(r"\\([0-7]{3})")
 _UNSUITABLE = ("nfs", "cifs", "smb", "fuse", "9p", "afs", "ceph", "virtiofs")
-_NO_FILES = frozenset({"autofs", "proc", "sysfs", "devtmpfs", "devpts", "cgroup", "cgroup2", "mqueue", "nsfs", "bpf"})
+_NO_FILES = frozenset(
+    {"autofs", "proc", "sysfs", "devtmpfs", "devpts", "cgroup", "cgroup2", "mqueue", "nsfs", "bpf"}
+)
 
 
 def table() -> list[tuple[Path, str, str]]:
-    """``(mount point, file system, "major:minor")`` of all mounts that the process sees, in the order of mounting."""
+    """``(mount point, file system, "major:minor")`` of all mounts that the process sees, oldest first."""
     found = []
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
@@ -24,7 +26,7 @@ def table() -> list[tuple[Path, str, str]]:
 
 
 def unsuitable_filesystem(path: Path) -> str | None:
-    """The kind of file system under ``path``, if it is one whose locks or owners another machine or process decides."""
+    """The file system of ``path``, if another machine or process decides on its locks and owners."""
     device = os.stat(path).st_dev
     number = f"{os.major(device)}:{os.minor(device)}"
     for _, kind, mounted in table():
@@ -36,5 +38,9 @@ def unsuitable_filesystem(path: Path) -> str | None:
 def below(path: Path) -> list[Path]:
     """Directories below ``path`` on which files of another file system are mounted, parents first."""
     return sorted(
-        {point for point, kind, _ in table() if path in point.parents and kind not in _NO_FILES and point.is_dir()}
+        {
+            point
+            for point, kind, _ in table()
+            if path in point.parents and kind not in _NO_FILES and point.is_dir()
+        }
     )

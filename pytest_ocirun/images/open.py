@@ -112,10 +112,10 @@ def _unpack(fd: int, root: int, text: str, digest: str, owners: Owners, limits: 
     try:
         with Unpacker(fd) as unpacker:
             counts = Extractor(root, owners).run(Tarball(unpacker.chunks(), limits))
-            if unpacker.digest != digest:
-                raise ImageError("it changed while it was read")
     except ImageError as error:
         raise ImageError(f"image {text}: {error.message}", hint=error.hint or _MADE_AGAIN) from error
+    if unpacker.digest != digest:
+        raise ImageError(f"image {text}: it changed while it was read", hint="Try again when it is complete.")
     reference.check_rootfs(f"image {text}", root)
     return {
         "reference": text,

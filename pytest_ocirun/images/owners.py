@@ -2,14 +2,14 @@
 
 Three flavours; each is another tree in the store:
 
-======== ================================================================ ===========================================
-flavour  ids on disk                                                      when
-======== ================================================================ ===========================================
-real     the image's own; the runtime maps them by an idmapped mount      root, on a file system that can be idmapped
-shifted  the image's plus one fixed base                                  root, on any other
-caller   the caller's, all; modes let the caller read; no device, no      without root, or where root's user namespace
-         capability can be made                                           does not own the id range
-======== ================================================================ ===========================================
+======== ====================================================== ===========================================
+flavour  ids on disk                                            when
+======== ====================================================== ===========================================
+real     the image's own; the runtime makes an idmapped mount   root, where the store can be idmapped
+shifted  the image's plus one fixed base                        root, anywhere else
+caller   all the caller's; modes let the caller read; device    without root, or where root's own user
+         nodes and capabilities cannot be kept                  namespace lacks the id range
+======== ====================================================== ===========================================
 
 Must not know how trees are made or mounted.
 """
@@ -74,16 +74,18 @@ class Owners:
         magic = int.from_bytes(value[:4], "little")
         if magic & _VERSION_MASK not in {_VERSION_2, _VERSION_3} or self.flavour == "real":
             return value
-        return struct.pack("<I", magic & ~_VERSION_MASK | _VERSION_3) + value[4:20] + struct.pack("<I", self.shift)
+        return (
+            struct.pack("<I", magic & ~_VERSION_MASK | _VERSION_3)
+            + value[4:20]
+            + struct.pack("<I", self.shift)
+        )
 
 
 def may_own(base: int) -> bool:
-    """Whether the caller is root of a user namespace that has the ids ``base`` and 65535 more, and its own 0..65535."""
+    """Whether the caller is root, and its user namespace has the ids 0..65535 and ``base`` with as many."""
     if os.geteuid() != 0:
         return False
-    return all(
-        _covered(kind, start) for kind in ("uid_map", "gid_map") for start in (0, base)
-    )
+    return all(_covered(kind, start) for kind in ("uid_map", "gid_map") for start in (0, base))
 
 
 def _covered(kind: str, start: int) -> bool:

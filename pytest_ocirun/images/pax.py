@@ -1,7 +1,7 @@
 """The small grammars inside tar headers: numbers, and the records of extended headers.
 
-Sources: POSIX.1-2017, pax, "pax Extended Header" and "ustar Interchange Format"; GNU tar's manual, "Basic Tar Format".
-Must not know what the fields are used for.
+Sources: POSIX.1-2017, pax, "pax Extended Header" and "ustar Interchange Format"; GNU tar's manual, "Basic Tar
+Format". Must not know what the fields are used for.
 """
 
 from __future__ import annotations

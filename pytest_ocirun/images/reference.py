@@ -1,6 +1,7 @@
-"""What ``--ocirun-image`` takes, told apart: ``host``, a tarball, a directory, and the forms that are refused.
+"""What ``--ocirun-image`` takes, told apart: ``host``, a tarball, a directory, and what is refused.
 
-Responsible for the kind of a reference and for errors that say what it is instead. Opens no image and unpacks nothing.
+Responsible for the kind of a reference and for errors that say what it is instead. Opens no image and unpacks
+nothing.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ _TRANSPORTS = {
     "dir:": "a directory of blobs",
 }
 _REGISTRY = re.compile(
-    r"([\w.-]+(:\d+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*(:\w[\w.-]{0,127})?(@[a-z0-9+._-]+:[0-9a-f]{32,})?", re.ASCII
+    r"([\w.-]+(:\d+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*(:\w[\w.-]{0,127})?(@[a-z0-9+._-]+:[0-9a-f]{32,})?",
+    re.ASCII,
 )
 _ARCHIVE_SUFFIX = re.compile(r"\.(tar|tar\.\w+|tgz|txz|tbz2?|tzst)$", re.IGNORECASE)
-_FORMS = "Give a root file system as a tarball (plain, gzip, xz, bzip2, zstd), a directory that holds one, or 'host'."
+_FORMS = "Give a root file system: a tarball (plain, gzip, xz, bzip2, zstd) or a directory; or say 'host'."
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ def _absent(text: str) -> ImageError | Unsupported:
     looks_like_path = text.startswith(("/", "./", "../", "~")) or _ARCHIVE_SUFFIX.search(text)
     if not looks_like_path and _REGISTRY.fullmatch(text):
         return Unsupported(
-            f"image {text}: there is no such file, and a registry reference, which it could be, cannot be used yet",
+            f"image {text}: there is no such file; if it means a registry, that cannot be used yet",
             hint=_FORMS,
         )
     return ImageError(f"image {text}: no such file or directory", hint=_FORMS)
@@ -106,6 +108,8 @@ def check_rootfs(what: str, fd: int) -> None:
     """
     form = tree.foreign_form(fd)
     if form is not None:
-        raise Unsupported(f"{what}: it is an {form}, which cannot be used yet".replace("an docker", "a docker"), hint=_FORMS)
+        raise Unsupported(f"{what}: it is {form}, which cannot be used yet", hint=_FORMS)
     if not tree.is_rootfs(fd):
-        raise ImageError(f"{what}: it is no root file system: it has neither /usr/bin nor /bin nor /etc", hint=_FORMS)
+        raise ImageError(
+            f"{what}: it is no root file system: it has neither /usr/bin nor /bin nor /etc", hint=_FORMS
+        )

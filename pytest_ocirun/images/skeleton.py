@@ -1,7 +1,7 @@
 """A small root file system made of directories, links and a few copied files.
 
-Responsible for the description of such a tree and for writing it. Must not know what it is for. Paths are those inside,
-absolute, and no parent of one may be a link.
+Responsible for the description of such a tree and for writing it. Must not know what it is for. Paths are
+those inside, absolute, and no parent of one may be a link.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The maps of sparse files: old GNU headers, and GNU's three pax formats (0.0, 0.1, 1.0).
 
-Responsible for reading a map and for checking it. Must not write files. Source: GNU tar's manual, "Storing Sparse Files".
-An extent is ``(offset in the file, length)``; a file's data in the archive is its extents, end to end.
+Responsible for reading a map and for checking it. Must not write files. Source: GNU tar's manual, "Storing
+Sparse Files". An extent is ``(offset in the file, length)``; a file's data in the archive is its extents, end
+to end.
 """
 
 from __future__ import annotations

@@ -10,8 +10,9 @@
         locks/KEY.lock          held while KEY is being made
         tmp/RANDOM              an entry on its way in or out, flocked by who works on it; or a small file
 
-Only a rename publishes, so a killed process leaves nothing but a directory in tmp, whose flock died with it: the next
-process sweeps it. Who uses an entry holds a shared flock on it (a Lease). Must not know what a tarball or a host is.
+Only a rename publishes, so a killed process leaves nothing but a directory in tmp, whose flock died with it:
+the next process sweeps it. Who uses an entry holds a shared flock on it (a Lease). Must not know what a
+tarball or a host is.
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ if TYPE_CHECKING:
     Meta = dict[str, Any]
     Build = Callable[[int], Meta]
 
-_TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# Images unpacked by pytest-ocirun. It may go when nothing runs.\n"
+_TAG = b"""\
+Signature: 8a477f597d28d172789f06886806bc55
+# Images that pytest-ocirun has unpacked. The directory may go when no container runs.
+"""
 _FOLDERS = ("entries", "index", "locks", "tmp")
 _FORMAT = 1
 _SETTLED_SECONDS = 60
@@ -50,7 +54,7 @@ _HINT = "Choose another directory with --ocirun-store."
 
 
 def default_path() -> Path:
-    """Where the store lies when nobody says otherwise: /var/cache/ocirun, or $XDG_CACHE_HOME/ocirun without root."""
+    """Where the store lies by default: /var/cache/ocirun, or $XDG_CACHE_HOME/ocirun without root."""
     if os.geteuid() == 0:
         return Path("/var/cache/ocirun")
     cache = os.environ.get("XDG_CACHE_HOME", "")
@@ -58,7 +62,7 @@ def default_path() -> Path:
 
 
 class Entry:
-    """A published tree: its ``rootfs``, the ``meta`` that its making gave, and the ``lease`` that keeps it."""
+    """A published tree: its ``rootfs``, the ``meta`` of its making, and the ``lease`` that keeps it."""
 
     __slots__ = ("lease", "meta", "rootfs")
 
@@ -75,7 +79,8 @@ class Store:
         path: the directory; ``default_path()`` without one.
 
     Raises:
-        ImageError: the directory is not ours, is something else than a store, or lies on a file system without
+        ImageError: the directory is not ours, is something else than a store, or lies on a file system
+        without
             the locks and ids that a store needs.
     """
 
@@ -104,14 +109,18 @@ class Store:
         if not os.path.isdir(self.path) or os.path.islink(self.path):
             raise ImageError(f"{what}: it is not a directory", hint=_HINT)
         if found.st_uid != os.geteuid():
-            raise ImageError(f"{what}: it belongs to uid {found.st_uid}, not to us ({os.geteuid()})", hint=_HINT)
+            raise ImageError(
+                f"{what}: it belongs to uid {found.st_uid}, not to us ({os.geteuid()})", hint=_HINT
+            )
         if not os.path.exists(self.path / "CACHEDIR.TAG"):
             strangers = set(os.listdir(self.path)) - {*_FOLDERS, "CACHEDIR.TAG"}
             if strangers:
                 raise ImageError(f"{what}: it holds something else, {min(strangers)!r}", hint=_HINT)
             kind = mounts.unsuitable_filesystem(self.path)
             if kind is not None:
-                raise ImageError(f"{what}: it lies on {kind}, which has no reliable locks and owners", hint=_HINT)
+                raise ImageError(
+                    f"{what}: it lies on {kind}, which has no reliable locks and owners", hint=_HINT
+                )
             (self.path / "CACHEDIR.TAG").write_bytes(_TAG)
         if found.st_mode & 0o077:
             os.chmod(self.path, 0o700)
@@ -121,19 +130,30 @@ class Store:
     # Owners
 
     def owners(self, shift_base: int) -> Owners:
-        """Whose the files of this store's trees are to be, for containers whose uid 0 is the host's ``shift_base``."""
+        """Whose this store's files are to be; the containers' uid 0 is the host's ``shift_base``.
+
+        Raises:
+            ImageError: the store cannot be written to, or the file system cannot be probed.
+        """
         if not may_own(shift_base):
             return Owners("caller")
         return Owners("real") if self.idmap_obstacle(self.path) is None else Owners("shifted", shift_base)
 
     def idmap_obstacle(self, path: Path) -> str | None:
-        """Why the file system of ``path`` cannot be idmapped; None if it can. Asked once per boot and file system."""
-        key = f"{_boot()}:{os.stat(path).st_dev}"
-        known = self._read("idmap.json")
-        if key not in known:
-            known = {name: answer for name, answer in known.items() if name.startswith(_boot())}
-            known[key] = idmap.obstacle(str(path))
-            self._write("idmap.json", json.dumps(known).encode())
+        """Why the file system of ``path`` cannot be idmapped; None if it can.
+
+        Probed once per boot and file system.
+
+        Raises:
+            ImageError: the store cannot be written to, or the file system cannot be probed.
+        """
+        with self._named_errors():
+            key = f"{_boot()}:{os.stat(path).st_dev}"
+            known = self._read("idmap.json")
+            if key not in known:
+                known = {name: answer for name, answer in known.items() if name.startswith(_boot())}
+                known[key] = idmap.obstacle(str(path))
+                self._write("idmap.json", json.dumps(known).encode())
         answer = known[key]
         return None if answer is None else str(answer)
 
@@ -150,8 +170,8 @@ class Store:
         Args:
             found: the file's status from before it was read.
             digest: what reading it gave.
-            since: ``time.time_ns()`` from before it was read. If the file had been changed just then, nothing is kept:
-                another change within the clock's granularity would look the same.
+            since: ``time.time_ns()`` from before it was read. If the file had been changed just then, nothing
+                is kept: another change within the clock's granularity would look the same.
         """
         if since - max(found.st_mtime_ns, found.st_ctime_ns) > _RACY_NANOSECONDS:
             content = {"stamp": _stamp(found), "digest": digest}
@@ -161,11 +181,12 @@ class Store:
     # Entries
 
     def entry(self, key: str, build: Build) -> Entry:
-        """The entry ``key``, made by ``build`` if it is not there: one process makes it, all others wait for that.
+        """The entry ``key``, made by ``build`` if it is not there: one process makes it, the others wait.
 
         Args:
             key: a file name that stands for the content and its owners.
-            build: fills the empty directory whose fd it gets, and returns what is to be kept as ``Entry.meta``.
+            build: fills the empty directory whose fd it gets, and returns what is to be kept as
+                ``Entry.meta``.
 
         Raises:
             ImageError: ``build`` raised it, or the store cannot be written to. Nothing is left behind.
@@ -192,7 +213,7 @@ class Store:
         return FileLock(self.path / "locks" / f"{key}.lock", timeout=-1, **options)
 
     def _attach(self, place: Path) -> Entry | None:
-        """Lease a published entry; one that was just removed, or that a crash of the machine may have cut, is none."""
+        """Lease a published entry. One just removed, or written shortly before a power failure, is none."""
         fd = _open_locked(place, fcntl.LOCK_SH)
         if fd is None:
             return None
@@ -258,7 +279,7 @@ class Store:
             os.close(folder)
 
     def sweep(self) -> None:
-        """Remove what killed processes left in tmp. What is being worked on stays; so does what cannot be removed."""
+        """Remove what killed processes left in tmp; what is in use, or cannot be removed, stays."""
         for name in os.listdir(self.path / "tmp"):
             place = self.path / "tmp" / name
             try:
@@ -304,7 +325,7 @@ def _unlink_if_old(file: Path) -> None:
 
 
 def _open_locked(place: Path, lock: int) -> int | None:
-    """An fd of the directory with ``lock`` on it; None if it is not there, or locked, or was renamed meanwhile."""
+    """An fd of the directory with ``lock`` on it; None if it is not there, locked, or renamed meanwhile."""
     try:
         fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:

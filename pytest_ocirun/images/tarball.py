@@ -1,8 +1,9 @@
 """The members of a tar archive: v7, ustar, GNU and pax headers, sparse files of every kind.
 
-Responsible for turning headers into checked Members, and for reading the archive to its very end. Must not touch a file
-system. One parser serves all: a size in an extended header counts everywhere, so that no two readers can see different
-members (CVE-2025-62518). Sources: POSIX.1-2017, pax; GNU tar's manual, "Basic Tar Format" and "Storing Sparse Files".
+Responsible for turning headers into checked Members, and for reading the archive to its very end. Must not
+touch a file system. One parser serves all: a size in an extended header counts everywhere, so that no two
+readers can see different members (CVE-2025-62518). Sources: POSIX.1-2017, pax; GNU tar's manual, "Basic Tar
+Format" and "Storing Sparse Files".
 """
 
 from __future__ import annotations
@@ -41,7 +42,19 @@ _REFUSED = {
 class Member:
     """One file of the archive. Paths are bytes: relative, without empty, ``.`` or ``..`` components."""
 
-    __slots__ = ("device", "extents", "gid", "kind", "mode", "mtime", "path", "size", "target", "uid", "xattrs")
+    __slots__ = (
+        "device",
+        "extents",
+        "gid",
+        "kind",
+        "mode",
+        "mtime",
+        "path",
+        "size",
+        "target",
+        "uid",
+        "xattrs",
+    )
 
     kind: Kind
     path: bytes
@@ -83,7 +96,8 @@ class _Extended:
 class Tarball:
     """An archive read once, from front to back.
 
-    Iterate ``members``; between two, ``data`` gives the contents of the last one (what is not read is skipped).
+    Iterate ``members``; between two, ``data`` gives the contents of the last one (what is not read is
+    skipped).
     """
 
     def __init__(self, chunks: Iterator[bytes], limits: Limits) -> None:
@@ -257,14 +271,18 @@ def clean_path(name: bytes, longest: int) -> bytes:
         ImageError: it is absolute, has a ``..`` or a NUL, or is too long.
     """
     if name.startswith(b"/"):
-        raise ImageError("its name is absolute", hint="Make the archive with relative names: tar -C ROOTFS -c .")
+        raise ImageError(
+            "its name is absolute", hint="Make the archive with relative names: tar -C ROOTFS -c ."
+        )
     if len(name) > longest:
         raise ImageError(f"its name is longer than {longest} bytes")
     if b"\0" in name:
         raise ImageError("its name has a NUL byte in it")
     parts = [part for part in name.split(b"/") if part not in {b"", b"."}]
     if b".." in parts:
-        raise ImageError("its name has a '..' in it", hint="Make the archive inside the root: tar -C ROOTFS -c .")
+        raise ImageError(
+            "its name has a '..' in it", hint="Make the archive inside the root: tar -C ROOTFS -c ."
+        )
     return b"/".join(parts)
 
 
@@ -280,7 +298,7 @@ def _check_target(member: Member, longest: int) -> None:
 
 
 def _checksum_holds(block: bytes) -> bool:
-    """Whether the sum of all bytes, the checksum's own counted as spaces, is as written (old tars summed signed)."""
+    """Whether the sum of all bytes, the checksum's own as spaces, is as written (old tars summed signed)."""
     try:
         written = pax.number(block[148:156], "checksum")
     except ImageError:
@@ -308,7 +326,7 @@ def _name(header: bytes, extended: _Extended, records: dict[bytes, bytes]) -> by
 def _kind(flag: bytes, name: bytes) -> Kind:
     kind = _KINDS.get(flag)
     if kind is None:
-        what = _REFUSED.get(flag, f"of the unknown type {ascii(flag.decode('latin-1'))}")
+        what = _REFUSED.get(flag, f"of the unknown type {flag.decode('latin-1')!a}")
         raise ImageError(f"it is {what}")
     if kind == "file" and flag in {b"0", b"\0"} and name.endswith(b"/"):
         return "directory"
@@ -335,7 +353,9 @@ def _mtime(header: bytes, records: dict[bytes, bytes]) -> int:
 
 
 def _size(header: bytes, records: dict[bytes, bytes]) -> int:
-    size = pax.decimal(records[b"size"], "size") if b"size" in records else pax.number(header[124:136], "size")
+    size = (
+        pax.decimal(records[b"size"], "size") if b"size" in records else pax.number(header[124:136], "size")
+    )
     if not 0 <= size < 2**63:
         raise ImageError(f"its size {size} is out of range")
     return size

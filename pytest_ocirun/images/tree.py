@@ -1,6 +1,7 @@
 """Directory trees whose content is not trusted: telling what they are, removing them.
 
-Responsible for never following a link out of a tree and never crossing into another mount. Must not know the store.
+Responsible for never following a link out of a tree and never crossing into another mount. Must not know the
+store.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ def is_rootfs(root: int) -> bool:
 def foreign_form(root: int) -> str | None:
     """The kind of image that a directory (or an unpacked archive) is instead of a root file system."""
     if _has(root, "oci-layout", stat.S_IFREG):
-        return "OCI layout"
+        return "an OCI layout"
     if _has(root, "rootfs", stat.S_IFDIR) and _has(root, "config.json", stat.S_IFREG):
-        return "OCI bundle"
+        return "an OCI bundle"
     if _has(root, "manifest.json", stat.S_IFREG) and not is_rootfs(root):
-        return "docker archive"
+        return "a docker archive"
     return None
 
 

@@ -57,8 +57,7 @@ def openat2(dirfd: int, path: str | bytes, flags: int, *, mode: int = 0, resolve
 
 
 def open_in_root(root: int, path: str | bytes, flags: int, *, mode: int = 0) -> int:
-    """Open ``path`` as a process would whose root directory is ``root``: no link and no ``..`` leads out of
-    it.
+    """Open ``path`` as a process does whose root is ``root``: no link and no ``..`` leads out of it.
 
     Raises:
         OSError: the kernel's errno, with ``path`` as its filename.
