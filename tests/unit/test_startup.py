@@ -34,6 +34,7 @@ _MAY_LOAD = {
     ),
     *("socket", "_socket", "select", "selectors", "signal", "stat", "time", "math", "array", "re", "enum"),
     "resource",
+    "gc",
 }
 """What verbs, and the core they stand on, may load before they know what they will need."""
 
