@@ -58,23 +58,17 @@ class Refusal:
 class Counters:
     """What the kernel counted in a cgroup and below it; None where it does not count.
 
+    How often the memory limit was hit is not among them: v1's memory.failcnt stays 0 on Linux 6.18.
+
     Args:
         oom_kills: processes killed for lack of memory.
         pids_refused: forks refused by a limit on processes.
         memory_current: bytes charged now.
         memory_peak: the most bytes ever charged.
-        memory_failures: how often the memory limit was hit.
         cpu_usage_us: microseconds of processor time used.
     """
 
-    __slots__ = (
-        "cpu_usage_us",
-        "memory_current",
-        "memory_failures",
-        "memory_peak",
-        "oom_kills",
-        "pids_refused",
-    )
+    __slots__ = ("cpu_usage_us", "memory_current", "memory_peak", "oom_kills", "pids_refused")
 
     def __init__(
         self,
@@ -83,14 +77,12 @@ class Counters:
         pids_refused: int | None = None,
         memory_current: int | None = None,
         memory_peak: int | None = None,
-        memory_failures: int | None = None,
         cpu_usage_us: int | None = None,
     ) -> None:
         self.oom_kills = oom_kills
         self.pids_refused = pids_refused
         self.memory_current = memory_current
         self.memory_peak = memory_peak
-        self.memory_failures = memory_failures
         self.cpu_usage_us = cpu_usage_us
 
     def as_dict(self) -> dict[str, int | None]:
@@ -175,7 +167,8 @@ class Cgroup:
     def kill(self) -> None:
         """SIGKILL every process in this cgroup and below it, so that no fork escapes.
 
-        Returns as soon as none can survive; ``wait_empty`` waits for the last to be gone.
+        Returns as soon as none can survive; ``wait_empty`` waits for the last to be gone. Read ``counters()``
+        before: where the kernel has no cgroup.kill, forks are stopped by a limit, whose refusals count.
 
         Raises:
             Unsupported: the cgroup was there before us: foreign processes may live in it.

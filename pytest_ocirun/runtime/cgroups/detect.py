@@ -59,7 +59,7 @@ def layout(mountinfo: str | None = None, own: str | None = None) -> Layout:
         if kind not in {"cgroup", "cgroup2"} or (mountinfo is None and not _visible(point, device)):
             continue
         if kind == "cgroup2":
-            v2 = v2 or (point, root)
+            v2 = (point, root) if v2 is None or v2[0] == point else v2
             continue
         for option in options.split(","):
             if option.startswith("name=") or option in _V1_CONTROLLERS:

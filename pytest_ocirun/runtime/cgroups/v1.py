@@ -211,7 +211,6 @@ class V1Cgroup(Cgroup):
             pids_refused=self._sum("pids", "pids.events", "max"),
             memory_current=self._number("memory", "memory.usage_in_bytes"),
             memory_peak=self._number("memory", "memory.max_usage_in_bytes"),
-            memory_failures=self._number("memory", "memory.failcnt"),
             cpu_usage_us=None if usage is None else usage // 1000,
         )
 

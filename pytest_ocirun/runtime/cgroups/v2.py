@@ -166,7 +166,6 @@ class V2Cgroup(Cgroup):
             pids_refused=knobs.field(f"{directory}/pids.events", "max"),
             memory_current=knobs.number(f"{directory}/memory.current"),
             memory_peak=knobs.number(f"{directory}/memory.peak"),
-            memory_failures=knobs.field(f"{directory}/memory.events", "max"),
             cpu_usage_us=knobs.field(f"{directory}/cpu.stat", "usage_usec"),
         )
 
