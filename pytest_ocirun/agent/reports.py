@@ -1,0 +1,95 @@
+"""Reports as plain data for the host: what pytest itself serialises, cut down to the fields that the host accepts.
+
+Anything a plugin hung on a report stays here.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, List, Optional
+
+_SCALARS = (bool, int, float, str, type(None))
+
+
+def shape(serialise: Callable[..., Any], report: Any, config: Any, limit: int) -> Dict[str, Any]:
+    """Return one phase's report.
+
+    Args:
+        serialise: the hook ``pytest_report_to_serializable``.
+        report: a TestReport.
+        config: pytest's configuration, which the hook wants.
+        limit: the most characters of one captured section.
+    """
+    data = serialise(config=config, report=report)
+    path, lineno, domain = report.location
+    shaped = {
+        "when": report.when,
+        "outcome": report.outcome,
+        "longrepr": _plain(data.get("longrepr")),
+        "sections": [[str(name), _cut(str(text), limit)] for name, text in report.sections],
+        "duration": float(report.duration),
+        "start": float(getattr(report, "start", 0.0)),
+        "stop": float(getattr(report, "stop", 0.0)),
+        "location": [str(path), lineno, str(domain)],
+        "keywords": [str(name) for name in report.keywords],
+        "properties": [[str(name), _scalar(value)] for name, value in report.user_properties],
+        "wasxfail": str(report.wasxfail) if hasattr(report, "wasxfail") else None,
+    }
+    return shaped
+
+
+def shape_subtest(serialise: Callable[..., Any], report: Any, config: Any, limit: int) -> Dict[str, Any]:
+    """Return the report of one subtest: a phase's report and what the subtest was called."""
+    shaped = shape(serialise, report, config, limit)
+    context = report.context
+    shaped["subtest"] = {
+        "msg": None if context.msg is None else str(context.msg),
+        "kwargs": {str(name): str(value) for name, value in context.kwargs.items()},
+    }
+    return shaped
+
+
+def shape_collect(report: Any) -> Dict[str, Any]:
+    """Return a collector's report, without the nodes it found."""
+    data = report._to_json()
+    return {
+        "outcome": report.outcome,
+        "longrepr": _plain(data.get("longrepr")),
+        "sections": [[str(name), str(text)] for name, text in report.sections],
+    }
+
+
+def shrink(shaped: Dict[str, Any], text: str, limit: int) -> None:
+    """Cut a shaped report in place until it fits into a frame: sections first, then the traceback becomes text."""
+    shaped["sections"] = [[name, _cut(content, limit)] for name, content in shaped["sections"][:64]]
+    if isinstance(shaped["longrepr"], dict):
+        shaped["longrepr"] = text
+    if isinstance(shaped["longrepr"], str):
+        shaped["longrepr"] = _cut(shaped["longrepr"], limit)
+    shaped["properties"] = [pair for pair in shaped["properties"] if len(str(pair)) <= limit]
+    shaped["keywords"] = [name for name in shaped["keywords"][:4096] if len(name) <= limit]
+
+
+def _cut(text: str, limit: int) -> str:
+    """Keep the beginning and the end of a text that is too long, and say what is missing."""
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return "%s\n[ocirun: %d characters cut]\n%s" % (text[:half], len(text) - 2 * half, text[len(text) - half :])
+
+
+def _scalar(value: Any) -> Any:
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return str(value)
+    return value if type(value) in _SCALARS else str(value)
+
+
+def _plain(value: Any) -> Optional[Any]:
+    """Return *value* with nothing but dicts, lists and scalars in it."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        plain: List[Any] = [_plain(item) for item in value]
+        return plain
+    return _scalar(value)
