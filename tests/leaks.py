@@ -124,5 +124,6 @@ def _interfaces() -> Iterator[Thing]:
 def _entries() -> Iterator[Thing]:
     roots = {*_STATE_ROOTS, os.path.join(os.environ.get("XDG_RUNTIME_DIR", "/run"), NAME)}
     for root in roots:
-        for path in glob.glob(f"{root}/*"):
+        # What begins with @ is shared by all containers and kept; only work in progress must be gone.
+        for path in (*glob.glob(f"{root}/[!@]*"), *glob.glob(f"{root}/@work/*")):
             yield Thing("state", path, path, certain=False)
