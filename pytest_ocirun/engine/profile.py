@@ -16,6 +16,8 @@ _CPU_PERIOD = 100_000
 _BYTES_PER_INODE = 4096
 _SCRATCH = (("/tmp", "mode=1777"), ("/var/tmp", "mode=1777"), ("/run", "mode=755"), ("/root", "mode=700"))  # noqa: S108
 _SAFE = ("nosuid", "nodev")
+# In a user namespace a mount with others below it can only be copied whole: they are locked to it.
+_SAFE_TREE = ("rbind", "rro", "rnosuid", "rnodev")
 
 
 def build(request: Request, mapping: IDMapping) -> Config:
@@ -71,7 +73,7 @@ def _mounts(request: Request, *, idmapped: bool) -> list[Mount]:
     idmap = ["idmap"] if idmapped else []
     mounts = []
     for place in request.image.mounts:
-        options = ["bind", "ro", *_SAFE, *(idmap if place.idmap else [])]
+        options = ["bind", "ro", *_SAFE, *(idmap if place.idmap else [])] if idmapped else list(_SAFE_TREE)
         mounts.append(_bind(str(place.source), place.destination, options))
     if not request.writable_root:
         mounts += [Mount(destination=path, type="overlay", options=[mode, *_SAFE]) for path, mode in _SCRATCH]
@@ -79,7 +81,8 @@ def _mounts(request: Request, *, idmapped: bool) -> list[Mount]:
         options = [f"lowerdir={path}", *_SAFE, *idmap]
         mounts.append(Mount(destination=str(path), type="overlay", options=options))
     for bind in request.binds:
-        options = ["bind", "ro" if bind.readonly else "rw", *_SAFE, *(idmap if bind.idmap else [])]
+        options = ["bind" if idmapped else "rbind", "ro" if bind.readonly else "rw", *_SAFE]
+        options += idmap if bind.idmap else []
         mounts.append(_bind(str(bind.source), bind.destination, options))
     return sorted(mounts, key=lambda mount: mount.destination.count("/") if mount.destination != "/" else 0)
 

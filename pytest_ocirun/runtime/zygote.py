@@ -130,6 +130,8 @@ def main() -> None:
         gc.disable()
         gc.freeze()
         fds.send(control, b'{"event": "started"}')
+    except BrokenPipeError:
+        sys.exit(0)  # the client went before we were ready; nothing has been made
     except Exception as error:  # noqa: BLE001 - whatever it is, the client shows it
         hint = getattr(error, "hint", None)
         message = {"event": "error", "text": getattr(error, "message", str(error)), "hint": hint}
