@@ -131,8 +131,10 @@ def _writable(directory: str) -> bool:
 
 
 def _upwards(directory: str, mount: str) -> Iterator[str]:
+    """Go from a cgroup up to the top, but past the leaf that an earlier caller made to live in."""
     while directory.startswith(mount):
-        yield directory
+        if os.path.basename(directory) != LEAF:
+            yield directory
         if directory == mount:
             return
         directory = os.path.dirname(directory)
