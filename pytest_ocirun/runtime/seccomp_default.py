@@ -84,7 +84,7 @@ ALLOWED: dict[str, str] = {
     "a process may confine itself further": """
         seccomp landlock_create_ruleset landlock_add_rule landlock_restrict_self""",
     "needed by one architecture": """
-        arch_prctl set_thread_area get_thread_area riscv_flush_icache riscv_hwprobe""",
+        arch_prctl set_thread_area get_thread_area riscv_flush_icache""",
 }
 
 REFUSED: dict[str, str] = {
