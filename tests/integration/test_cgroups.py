@@ -16,6 +16,7 @@ import pytest
 
 import pytest_ocirun
 from pytest_ocirun.errors import ContainerExists, KernelRefused, Unsupported
+from pytest_ocirun.linux import sched
 from pytest_ocirun.oci.codec import decode
 from pytest_ocirun.oci.runtime import Resources
 from pytest_ocirun.runtime.cgroups import Cgroup, Manager, limits, tree, v2
@@ -495,6 +496,27 @@ def test_a_child_must_be_new_and_plainly_named(managed: Manager, name: str) -> N
             cgroup.child("../two")
     finally:
         cgroup.remove()
+
+
+@requires("cgroup_v2")
+def test_a_process_can_be_born_inside(name: str) -> None:
+    """v2_dir is for CLONE_INTO_CGROUP, also where pids.limit 0 lets nothing but the first process in."""
+    cgroup = manager().create(f"/{name}", "x", resources(pids={"limit": 0}))
+    try:
+        fd = os.open(cgroup.v2_dir or "", os.O_RDONLY | os.O_DIRECTORY)
+        pid, pidfd = sched.clone3(0, cgroup=fd)
+        if pid == 0:
+            os.read(os.pipe()[0], 1)
+        os.close(fd)
+        os.close(pidfd)
+        held = cgroup.holds(pid)
+        cgroup.kill()
+        _, status = os.waitpid(pid, 0)
+    finally:
+        cgroup.remove()
+
+    assert held
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
 
 
 def test_many_processes_make_and_remove_below_the_shared_parent_at_once(name: str) -> None:

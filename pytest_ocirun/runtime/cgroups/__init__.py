@@ -136,6 +136,9 @@ class Cgroup:
     def child(self, name: str) -> Cgroup:
         """Make a cgroup below this one for one exec's process tree: to kill and to wait, without own limits.
 
+        Its ``limits()`` and ``counters()`` are the container's on v1 and empty on v2: ask and change those
+        of the container.
+
         Raises:
             ConfigError: the name is not a single path component.
             KernelRefused: the directory cannot be made, for one because it exists.

@@ -92,7 +92,7 @@ class Setting:
         except FileNotFoundError as error:
             if self.optional:
                 return
-            raise Unsupported(f"{attempt}: this kernel has no such file", hint=_missing_hint(self)) from error
+            raise Unsupported(f"{attempt}: there is no such file", hint=_missing_hint(self)) from error
         except OSError as error:
             raise knobs.refused(attempt, error, _refusal_hint(self)) from error
         if not _same(self.file, self.expected, got):
@@ -300,7 +300,7 @@ def _members(text: str) -> set[int]:
 def _missing_hint(setting: Setting) -> str:
     if setting.limit == "memory.swap":
         return "the kernel does not account for swap: boot it with swapaccount=1, or leave memory.swap out"
-    return f"use a kernel whose {setting.controller} controller has {setting.file}"
+    return f"the {setting.controller} controller is not enabled here, or this kernel's has no {setting.file}"
 
 
 def _refusal_hint(setting: Setting) -> str | None:

@@ -238,8 +238,11 @@ class V1Cgroup(Cgroup):
         if self._tracker == UNIFIED:
             v2.kill_at_once(self._dir)
             return
-        if os.path.exists(f"{self._dir}/pids.max"):
+        try:
             knobs.put(f"{self._dir}/pids.max", "0")
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENODEV):
+                raise knobs.refused(f"cannot stop forks in {self._dir}", error) from error
         tree.kill_all(self._dir)
 
     def wait_empty(self, timeout: float) -> bool:
@@ -256,8 +259,13 @@ class V1Cgroup(Cgroup):
         state = self._freezer()
 
         def frozen() -> bool:
-            knobs.put(state, "FROZEN")
-            return knobs.read(state) == "FROZEN"
+            try:
+                knobs.put(state, "FROZEN")
+                return knobs.read(state) == "FROZEN"
+            except OSError as error:
+                raise knobs.refused(
+                    f"cannot freeze the container (write FROZEN to {state})", error
+                ) from error
 
         if not tree.wait_until(frozen, _FREEZE_SECONDS):
             self._thaw_v1()
@@ -271,7 +279,8 @@ class V1Cgroup(Cgroup):
         if self._tracker == UNIFIED:
             v2.thaw(self._dir)
         else:
-            knobs.put(self._freezer(), "THAWED")
+            self._freezer()
+            self._thaw_v1()
 
     def _freezer(self) -> str:
         if self._dirs.get("freezer") not in self._made:

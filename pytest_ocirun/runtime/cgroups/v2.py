@@ -239,6 +239,8 @@ def freeze(directory: str) -> None:
     try:
         knobs.put(f"{directory}/cgroup.freeze", "1")
     except FileNotFoundError as error:
+        if not os.path.isdir(directory):
+            raise knobs.refused(f"cannot freeze {directory}", error) from error
         raise Unsupported(
             f"cannot freeze {directory}: no cgroup.freeze", hint="use Linux 5.2 or later"
         ) from error

@@ -1,9 +1,13 @@
 """The layout of cgroup hierarchies, told from the text of /proc."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+import pytest_ocirun
 from pytest_ocirun.errors import ConfigError
 from pytest_ocirun.runtime.cgroups import Cgroup
 from pytest_ocirun.runtime.cgroups.detect import layout, manager, restore
@@ -118,3 +122,20 @@ def test_restoring_refuses_what_is_no_cgroup_of_ours(paths: dict[str, object]) -
     """A state file must not make us remove or kill elsewhere."""
     with pytest.raises(ConfigError):
         restore(paths)
+
+
+def test_nothing_slow_is_imported() -> None:
+    """Every start of the command line loads this; signal costs 7 ms, typing and dataclasses more."""
+    program = (
+        "import sys; sys.path.append(sys.argv[1])\n"
+        "from pytest_ocirun.runtime.cgroups import delegate, detect, none, v1, v2\n"
+        "detect.availability()\n"
+        "print(*sys.modules)\n"
+    )
+    parent = Path(pytest_ocirun.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program, parent], capture_output=True, check=True, text=True
+    )
+    slow = {"signal", "enum", "typing", "dataclasses", "pathlib", "re", "ctypes", "subprocess", "logging"}
+
+    assert slow.isdisjoint(done.stdout.split())
