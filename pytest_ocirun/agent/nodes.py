@@ -53,8 +53,6 @@ def describe(
     listing = _Listing(session, only)
     for collector, report in collected:
         listing.add(collector)
-        for node in report.result:
-            listing.add(node)
         listing.reports[id(collector)] = report
     for item in items:
         listing.add_item(item, selected=True)

@@ -26,7 +26,7 @@ def shape(serialise: Callable[..., Any], report: Any, config: Any, limit: int) -
     shaped = {
         "when": report.when,
         "outcome": report.outcome,
-        "longrepr": _plain(data.get("longrepr")),
+        "longrepr": _longrepr(report, data),
         "sections": [[str(name), _cut(str(text), limit)] for name, text in report.sections],
         "duration": float(report.duration),
         "start": float(getattr(report, "start", 0.0)),
@@ -55,9 +55,17 @@ def shape_collect(report: Any) -> Dict[str, Any]:
     data = report._to_json()
     return {
         "outcome": report.outcome,
-        "longrepr": _plain(data.get("longrepr")),
+        "longrepr": _longrepr(report, data),
         "sections": [[str(name), str(text)] for name, text in report.sections],
     }
+
+
+def _longrepr(report: Any, data: Dict[str, Any]) -> Any:
+    """What pytest makes of it; an object of which it makes plain text is told apart from a text."""
+    serialised = data.get("longrepr")
+    if isinstance(serialised, str) and not isinstance(report.longrepr, str):
+        return {"text": serialised}
+    return _plain(serialised)
 
 
 def shrink(shaped: Dict[str, Any], text: str, limit: int) -> None:

@@ -11,7 +11,7 @@ import linecache
 import pytest
 from _pytest.runner import call_and_report
 
-from pytest_ocirun.agent import nodes, reports, wire
+from pytest_ocirun.agent import nodes, output, reports, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -145,6 +145,14 @@ class Guest:
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         return True
 
+    @pytest.hookimpl(hookwrapper=True, trylast=True)
+    def pytest_runtest_setup(self) -> Iterator[None]:
+        """Cut what the phase wrote, before pytest reads it all into memory."""
+        yield
+        output.cut(self._limit)
+
+    pytest_runtest_call = pytest_runtest_teardown = pytest_runtest_setup
+
     def _item(self, index: Optional[int]) -> Optional[pytest.Item]:
         return None if index is None else self._items[index]
 
@@ -200,6 +208,10 @@ class Guest:
         return order
 
     # fixtures that only the host has
+
+    @pytest.fixture
+    def ocirun_image(self) -> None:
+        """Not available inside a container yet."""
 
     @pytest.fixture
     def ocirun_container(self) -> None:

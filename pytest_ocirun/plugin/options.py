@@ -166,7 +166,7 @@ def guest_arguments(config: pytest.Config, *, noconftest: bool, extra: Iterable[
         arguments.append("--noconftest")
     for dest, (form, *details) in TABLE.items():
         arguments += _forward(form, getattr(option, dest, None), details)
-    arguments += _overrides(option.override_ini or ())
+    arguments += _overrides(option.override_ini or (), cache="no:cacheprovider" not in option.plugins)
     for name in (*_HOST_PLUGINS, "ocirun"):
         arguments += ["-p", f"no:{name}"]
     for name in option.plugins:
@@ -189,10 +189,12 @@ def _pair(name: str, value: str) -> list[str]:
     return [name, value] if name == "-W" else [f"{name}={value}"]
 
 
-def _overrides(given: Iterable[str]) -> list[str]:
+def _overrides(given: Iterable[str], *, cache: bool) -> list[str]:
     """Ini overrides, but for those that newer versions make of --strict-markers and its kin: they are options inside."""
     kept = [one for one in given if not one.startswith(("addopts=", "cache_dir=", *_STRICT))]
-    return [part for one in [*kept, "addopts=", "cache_dir=/tmp/.pytest_cache"] for part in ("-o", one)]
+    if cache:
+        kept.append("cache_dir=/tmp/.pytest_cache")
+    return [part for one in [*kept, "addopts="] for part in ("-o", one)]
 
 
 def _confcutdir(config: pytest.Config) -> str:

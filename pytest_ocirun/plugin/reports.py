@@ -9,12 +9,27 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from _pytest._code.code import TerminalRepr
 from _pytest.reports import CollectErrorRepr
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from _pytest._io import TerminalWriter
+
     Node = pytest.Item | pytest.Collector
+
+
+class Rendered(TerminalRepr):
+    """A failure that was text by the time it left the guest, though not a plain string to begin with."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def toterminal(self, tw: TerminalWriter) -> None:
+        """Write it; lines that pytest marks as the error itself are red."""
+        for line in self.text.splitlines():
+            tw.line(line, red=line.startswith(("E  ", ">  ")))
 
 
 def test_report(item: pytest.Item, data: dict[str, Any], notes: Iterable[str] = ()) -> pytest.TestReport:
@@ -40,19 +55,23 @@ def subtest_report(item: pytest.Item, data: dict[str, Any]) -> pytest.TestReport
     except ImportError:
         return None
     report = SubtestReport._from_json(serialised)  # noqa: SLF001 - the form in which pytest itself sends subtests
+    object.__setattr__(report.context, "kwargs", data["subtest"]["kwargs"])  # they are reprs already
     for name in ("_report_type", "_subtest.context", "$report_type"):
         report.__dict__.pop(name, None)
     return _finish(report, item, data, ())
 
 
 def _serialised(item: pytest.Item, data: dict[str, Any], kind: str) -> dict[str, Any]:
+    longrepr = data["longrepr"]
+    if isinstance(longrepr, dict) and "text" in longrepr:
+        longrepr = None
     return {
         "$report_type": kind,
         "nodeid": item.nodeid,
         "location": data["location"],
         "keywords": dict.fromkeys(data["keywords"], 1),
         "outcome": data["outcome"],
-        "longrepr": data["longrepr"],
+        "longrepr": longrepr,
         "when": data["when"],
         "sections": data["sections"],
         "duration": data["duration"],
@@ -67,8 +86,11 @@ def _finish(
 ) -> pytest.TestReport:
     report.__dict__.pop("$report_type", None)
     report.nodeid = item.nodeid
-    if isinstance(data["longrepr"], list):
-        report.longrepr = tuple(data["longrepr"])
+    longrepr = data["longrepr"]
+    if isinstance(longrepr, dict) and "text" in longrepr:
+        report.longrepr = Rendered(longrepr["text"])
+    elif isinstance(longrepr, (list, tuple)):
+        report.longrepr = tuple(longrepr)
     if data["wasxfail"] is not None:
         report.wasxfail = data["wasxfail"]
     report.sections += [("ocirun", note) for note in notes]
@@ -81,7 +103,7 @@ def death_report(item: pytest.Item, when: str, cause: str, log: str, started: fl
     Args:
         item: the host's item.
         when: the phase that the host was waiting for.
-        cause: the sentence that names how the guest died.
+        cause: what the host found out about the death.
         log: the end of what it wrote.
         started: when the phase began, in seconds since the epoch.
     """
@@ -103,10 +125,11 @@ def death_report(item: pytest.Item, when: str, cause: str, log: str, started: fl
     return test_report(item, data)
 
 
-def _sentence(path: str, lineno: int | None, text: str) -> dict[str, Any]:
-    """The serialised form of a failure that has a message and no traceback: the short summary shows its message."""
+def _sentence(path: str, lineno: int | None, cause: str) -> dict[str, Any]:
+    """The serialised form of a failure without a traceback; the short summary has room for the cause only."""
+    text = f"ocirun: the guest died while running this test: {cause}"
     return {
-        "reprcrash": {"path": path, "lineno": (lineno or 0) + 1, "message": text},
+        "reprcrash": {"path": path, "lineno": (lineno or 0) + 1, "message": f"ocirun: {cause}"},
         "reprtraceback": {
             "reprentries": [{"type": "ReprEntryNative", "data": {"lines": [text + "\n"]}}],
             "extraline": None,
@@ -128,7 +151,9 @@ def collect_report(node: Node, data: dict[str, Any] | None, children: list[Any])
     if data is None:
         return pytest.CollectReport(node.nodeid, "passed", None, children)
     longrepr = data["longrepr"]
-    if isinstance(longrepr, dict):
+    if isinstance(longrepr, dict) and "text" in longrepr:
+        longrepr = CollectErrorRepr(longrepr["text"])
+    elif isinstance(longrepr, dict):
         serialised = {"$report_type": "CollectReport", "nodeid": node.nodeid, "outcome": data["outcome"]}
         serialised.update(longrepr=longrepr, result=None, sections=[])
         rebuilt = node.config.hook.pytest_report_from_serializable(config=node.config, data=serialised)

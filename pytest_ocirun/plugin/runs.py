@@ -349,8 +349,7 @@ class Run:
         """Make the report of a phase whose guest is gone, and let the next item start afresh."""
         cause = error.cause if isinstance(error, GuestDied) else str(error)
         log = error.log if isinstance(error, GuestDied) else ""
-        text = f"ocirun: the guest died while running this test: {cause}"
-        self._replay[when] = reports.death_report(item, when, text, log, started)
+        self._replay[when] = reports.death_report(item, when, cause, log, started)
         self._running = None
         self.drop()
         self._crew.config.hook.pytest_ocirun_guest_died(config=self._crew.config, nodeid=item.nodeid, cause=cause)

@@ -185,9 +185,12 @@ def _longrepr(value: Any, path: str) -> Any:
         return text()(value, path)
     if isinstance(value, list):
         return row(NAME, _LINE, text())(value, path)
+    if isinstance(value, dict) and value.keys() == {"text"}:
+        return _RENDERED(value, path)
     return _EXCEPTION(value, path)
 
 
+_RENDERED = record(text=text())
 _OUTCOME = choice("passed", "failed", "skipped")
 _PHASE: dict[str, Check] = {
     "when": choice("setup", "call", "teardown"),
