@@ -12,7 +12,7 @@ from pytest_ocirun.engine.exchange import Exchange
 from pytest_ocirun.engine.result import Counters, ExecResult, Exit
 from pytest_ocirun.errors import CommandFailed, ConfigError, ContainerNotFound
 from pytest_ocirun.oci.process import Process, User
-from pytest_ocirun.runtime.container import Stdio
+from pytest_ocirun.runtime.stdio import Stdio
 from pytest_ocirun.runtime.kin import kill_kin
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Container:
         self._config = config
         self._child = child
         self._released = released
-        self._cgroup: Cgroup = runtime.cgroup(container_id)
+        self._cgroup: Cgroup = runtime.record(container_id).cgroup
         self._execs = itertools.count(1)
         self._deleted = False
         self._last = Counters(0, 0, None)

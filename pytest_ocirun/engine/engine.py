@@ -18,7 +18,9 @@ from pytest_ocirun.errors import ConfigError
 from pytest_ocirun.oci.runtime import IDMapping
 from pytest_ocirun.runtime import state
 from pytest_ocirun.runtime.cgroups import detect
-from pytest_ocirun.runtime.container import Runtime, Stdio
+from pytest_ocirun.runtime.container import Runtime
+from pytest_ocirun.runtime.stdio import Stdio
+from pytest_ocirun.runtime.seccomp_default import default_filter
 from pytest_ocirun.runtime.spawner import ZygoteClient
 
 if TYPE_CHECKING:
@@ -60,6 +62,7 @@ class Engine:
         self._zygote.start()
         self._ranges = Ranges(root)
         self._lock = threading.Lock()
+        self._seccomp = default_filter()
         self._runtime = Runtime(self._zygote, root, manager=self._manager)
         cleanup.sweep(self._runtime)
 
@@ -107,7 +110,7 @@ class Engine:
         container_id = f"pytest-{os.getpid()}-{next(self._numbers)}"
         mapping, claimed = self._mapping(request.image)
         try:
-            config = profile.build(request, mapping)
+            config = profile.build(request, mapping, self._seccomp)
             return self._start(container_id, config, request, claimed)
         except BaseException:
             if claimed is not None:

@@ -11,6 +11,7 @@ from pytest_ocirun.runtime.plan import IDMAP, OVERLAY
 
 if TYPE_CHECKING:
     from pytest_ocirun.engine.request import Request
+    from pytest_ocirun.oci.runtime import Seccomp
 
 _CPU_PERIOD = 100_000
 _BYTES_PER_INODE = 4096
@@ -20,12 +21,13 @@ _SAFE = ("nosuid", "nodev")
 _SAFE_TREE = ("rbind", "rro", "rnosuid", "rnodev")
 
 
-def build(request: Request, mapping: IDMapping) -> Config:
+def build(request: Request, mapping: IDMapping, seccomp: Seccomp) -> Config:
     """The config of the container that ``request`` describes.
 
     Args:
         request: what is wanted.
         mapping: which host ids its uids and gids are.
+        seccomp: the system call filter; the same object for every container, so that it is compiled once.
     """
     image = request.image
     several = mapping.size > 1
@@ -46,7 +48,7 @@ def build(request: Request, mapping: IDMapping) -> Config:
     )
     if several and image.owners == "real":
         config.annotations[IDMAP] = "root"
-    defaults.confine(config, [mapping], [mapping])
+    defaults.confine(config, [mapping], [mapping], seccomp)
     config.root.readonly = not request.writable_root
     config.mounts = [*_system_mounts(rootless=not several), *_mounts(request, idmapped=several)]
     return config

@@ -71,11 +71,11 @@ def mask(names: list[str]) -> int:
 
 
 def drop_bounding(keep: int) -> None:
-    """Drop every capability that ``keep`` lacks from the bounding set. Needs CAP_SETPCAP."""
+    """Drop every capability that ``keep`` lacks from the bounding set, up to the last that the kernel knows."""
     number = 0
-    while (held := prctl.capbset_read(number)) is not None:
-        if held and not keep >> number & 1:
-            prctl.capbset_drop(number)
+    while True:
+        if not keep >> number & 1 and not prctl.capbset_drop(number):
+            return
         number += 1
 
 

@@ -86,6 +86,6 @@ def memfd(name: str, content: bytes) -> int:
 def read_all(fd: int) -> bytes:
     """Everything from the fd's offset to its end."""
     parts = []
-    while part := os.read(fd, 1 << 20):
+    while part := os.read(fd, max(os.fstat(fd).st_size, 4096) + 1):
         parts.append(part)
     return b"".join(parts)

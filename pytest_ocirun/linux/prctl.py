@@ -11,7 +11,6 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_KEEPCAPS = 8
 _PR_SET_NAME = 15
-_PR_CAPBSET_READ = 23
 _PR_CAPBSET_DROP = 24
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
@@ -59,19 +58,15 @@ def set_no_new_privs() -> None:
     _call(_PR_SET_NO_NEW_PRIVS, 1)
 
 
-def capbset_read(number: int) -> bool | None:
-    """Whether capability ``number`` is in the bounding set; None when the kernel knows no such capability."""
+def capbset_drop(number: int) -> bool:
+    """Drop capability ``number`` from the bounding set; False when the kernel knows no such capability."""
     try:
-        return bool(_call(_PR_CAPBSET_READ, number))
+        _call(_PR_CAPBSET_DROP, number)
     except OSError as error:
         if error.errno == errno.EINVAL:
-            return None
+            return False
         raise
-
-
-def capbset_drop(number: int) -> None:
-    """Drop capability ``number`` from the bounding set."""
-    _call(_PR_CAPBSET_DROP, number)
+    return True
 
 
 def cap_ambient_clear() -> None:

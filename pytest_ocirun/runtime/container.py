@@ -6,27 +6,27 @@ images, networks, or what the process is for.
 
 from __future__ import annotations
 
-import _socket
 import os
-import time
 
-from pytest_ocirun.errors import KernelRefused, OcirunError, WrongStatus
-from pytest_ocirun.linux import fds, proc, sched
-from pytest_ocirun.oci import codec
-from pytest_ocirun.oci.runtime import Config
-from pytest_ocirun.runtime import remains, state
-from pytest_ocirun.runtime.cgroups import Cgroup
+from pytest_ocirun.errors import OcirunError, WrongStatus
+from pytest_ocirun.linux import fds, proc
+from pytest_ocirun.runtime import init, remains, state
 from pytest_ocirun.runtime.plan import Surroundings, container_plan, describe_plan, exec_plan
+from pytest_ocirun.runtime.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from pytest_ocirun.oci.process import Process
-    from pytest_ocirun.runtime.cgroups import Manager
+    from pytest_ocirun.oci.runtime import Config, Seccomp
+    from pytest_ocirun.runtime.cgroups import Cgroup, Manager
     from pytest_ocirun.runtime.child import Child
+    from pytest_ocirun.runtime.record import Filter
+    from pytest_ocirun.runtime.seccomp import Program
     from pytest_ocirun.runtime.spawn import Plan
     from pytest_ocirun.runtime.state import Directory
+    from pytest_ocirun.runtime.stdio import Stdio
 
     class Spawner(Protocol):
         """Who clones; see ``runtime.spawner``."""
@@ -35,30 +35,6 @@ if TYPE_CHECKING:
 
         def spawn(self, plan: Plan, slots: dict[str, int], owns: dict[str, Any] | None = None) -> Child: ...
         def forget(self, container_id: str) -> None: ...
-
-
-class Stdio:
-    """The fds that a process gets: three for stdio, or none with a terminal, and others by number.
-
-    Args:
-        stdin: becomes fd 0.
-        stdout: becomes fd 1.
-        stderr: becomes fd 2.
-        extra: target number (from 3 on) to one of our fds.
-    """
-
-    __slots__ = ("extra", "stderr", "stdin", "stdout")
-
-    def __init__(self, stdin: int, stdout: int, stderr: int, extra: dict[int, int] | None = None) -> None:
-        self.stdin = stdin
-        self.stdout = stdout
-        self.stderr = stderr
-        self.extra = extra or {}
-
-    def slots(self) -> dict[str, int]:
-        """The fds by the slot names of ``runtime.plan``."""
-        named = {"stdio0": self.stdin, "stdio1": self.stdout, "stdio2": self.stderr}
-        return named | {f"fd{number}": fd for number, fd in self.extra.items()}
 
 
 class Runtime:
@@ -86,6 +62,8 @@ class Runtime:
         self._manager = manager
         self._cache = cache or f"{root}/@seccomp"
         self._debug = debug
+        self._records: dict[str, Record] = {}
+        self._programs: dict[int, tuple[Seccomp, Program]] = {}
 
     def create(  # noqa: PLR0913 - what a create is made of
         self,
@@ -126,12 +104,13 @@ class Runtime:
                     allow_none=without_cgroup,
                 )
                 owns = {"id": container_id, "cgroups": cgroup.paths, "state": directory.path}
-                child = self._spawn_init(directory, bundle, config, stdio, cgroup, owns, holder=holder)
+                program = self._program(config.linux.seccomp)
+                around = self._surroundings(container_id, cgroup, stdio, bundle=bundle, holder=holder)
+                child = self._spawn_init(directory, config, stdio, around, program, owns)
                 self._verify(child, cgroup)
-                document = _document(container_id, bundle, config, child.pid, cgroup)
-                directory.write(
-                    document | {"maker": self._maker(), "stays": not self._spawner.die_with_spawner}
-                )
+                record = Record.of_child(container_id, config, child.pid, cgroup, program)
+                record.save(directory, bundle, maker=self._maker(), stays=not self._spawner.die_with_spawner)
+                self._records[container_id] = record
             except BaseException as error:
                 self._undo(directory, cgroup, child, error)
                 raise
@@ -148,7 +127,7 @@ class Runtime:
             status = directory.status(directory.read())
             if status != state.CREATED:
                 raise WrongStatus(f"start container {container_id}: it is {status}, not created")
-            error = _connect_and_wait(directory)
+            error = init.start(directory)
             os.unlink(state.START_SOCKET, dir_fd=directory.fd)
             if error is not None:
                 raise error
@@ -170,28 +149,13 @@ class Runtime:
         Raises:
             WrongStatus: the container does not run.
         """
-        with state.open_existing(self.root, container_id) as directory:
-            document = directory.read()
-            status = directory.status(document)
-        if status not in (state.CREATED, state.RUNNING):
-            raise WrongStatus(
-                f"exec in container {container_id}: it is {status}; exec needs a running container"
-            )
-        config = codec.decode(Config, document["config"])
-        cgroup = Cgroup.from_paths(document["cgroups"])
-        own = cgroup.child(tree) if tree and cgroup.join_files() else None
-        place = own or cgroup
-        around = Surroundings(
-            id=container_id,
-            procs=[] if place.v2_dir else place.join_files(),
-            cgroup_v2=place.v2_dir,
-            die_with_spawner=self._spawner.die_with_spawner,
-            extra_fds=sorted(stdio.extra),
-        )
+        record = self._running(container_id)
+        own = record.cgroup.child(tree) if tree and record.cgroup.join_files() else None
+        around = self._surroundings(container_id, own or record.cgroup, stdio)
         slots = {} if process.terminal else stdio.slots()
         try:
-            with _Filter(config, self._cache, around, slots):
-                plan = exec_plan(process, config, (document["pid"], document["start_time"]), around)
+            with _FilterSlot(record.filter, around, slots):
+                plan = exec_plan(process, record.config, record.init, around)
                 self._print(plan)
                 child = self._spawner.spawn(plan, slots)
                 child.wait_spawned()
@@ -211,7 +175,7 @@ class Runtime:
             document = directory.read()
             if directory.status(document) not in (state.CREATED, state.RUNNING):
                 raise WrongStatus(f"kill container {container_id}: container not running")
-            _signal(document, number)
+            init.send_signal((document["pid"], document["start_time"]), number)
 
     def delete(self, container_id: str, *, force: bool = False) -> None:
         """Delete a stopped or created container, with ``force`` a running one too.
@@ -228,8 +192,10 @@ class Runtime:
                     hint=f"Stop it first, or: ocirun delete --force {container_id}",
                 )
             if status in (state.CREATED, state.RUNNING):
-                _end(document)
-            self._forget(directory, document)
+                init.end((document["pid"], document["start_time"]))
+            remains.remove({"cgroups": document.get("cgroups"), "state": directory.path})
+        self._records.pop(container_id, None)
+        self._spawner.forget(container_id)
 
     def state(self, container_id: str) -> dict[str, Any]:
         """The state of a container as the runtime-spec defines it, with rootfs, created and owner as runc adds."""
@@ -254,37 +220,56 @@ class Runtime:
         stays = document.get("stays", False)
         return maker is not None and not stays and not proc.is_alive(*maker)
 
-    def cgroup(self, container_id: str) -> Cgroup:
-        """The cgroup of a container."""
-        with state.open_existing(self.root, container_id) as directory:
-            return Cgroup.from_paths(directory.read()["cgroups"])
+    def record(self, container_id: str) -> Record:
+        """What is known of a container.
 
-    def _spawn_init(  # noqa: PLR0913 - the parts of a create
-        self,
-        directory: Directory,
-        bundle: str,
-        config: Config,
-        stdio: Stdio,
-        cgroup: Cgroup,
-        owns: dict[str, Any],
-        *,
-        holder: bool,
-    ) -> Child:
-        around = Surroundings(
-            id=directory.id,
+        Raises:
+            WrongStatus: it is still being created.
+        """
+        if container_id in self._records:
+            return self._records[container_id]
+        with state.open_existing(self.root, container_id) as directory:
+            document = directory.read()
+            if directory.status(document) == state.CREATING:
+                raise WrongStatus(f"use container {container_id}: it is still being created")
+            return Record.load(directory, document)
+
+    def _running(self, container_id: str) -> Record:
+        record = self.record(container_id)
+        if not proc.is_alive(*record.init):
+            raise WrongStatus(
+                f"exec in container {container_id}: it is stopped; exec needs a container that is created or running"
+            )
+        return record
+
+    def _surroundings(
+        self, container_id: str, cgroup: Cgroup, stdio: Stdio, *, bundle: str = "", holder: bool = False
+    ) -> Surroundings:
+        return Surroundings(
+            id=container_id,
             bundle=bundle,
             procs=[] if cgroup.v2_dir else cgroup.join_files(),
             cgroup_v2=cgroup.v2_dir,
-            cgroup_v1=_hierarchies(config),
             holder=holder,
             die_with_spawner=self._spawner.die_with_spawner,
             extra_fds=sorted(stdio.extra),
         )
+
+    def _spawn_init(  # noqa: PLR0913 - the parts of a create
+        self,
+        directory: Directory,
+        config: Config,
+        stdio: Stdio,
+        around: Surroundings,
+        program: Program | None,
+        owns: dict[str, Any],
+    ) -> Child:
+        around.cgroup_v1 = _hierarchies(config)
         slots = {} if config.process.terminal else stdio.slots()
-        listener = _listen(directory)
+        listener = init.listen(directory)
         try:
             slots["listen"] = listener.fileno()
-            with _Filter(config, self._cache, around, slots):
+            with _FilterSlot(program, around, slots):
                 plan = container_plan(config, around)
                 self._print(plan)
                 child = self._spawner.spawn(plan, slots, owns)
@@ -297,6 +282,16 @@ class Runtime:
             child.close()
             raise
         return child
+
+    def _program(self, seccomp: Seccomp | None) -> Program | None:
+        """The compiled filter; one document is compiled once, since a client uses it for every container."""
+        if seccomp is None:
+            return None
+        if id(seccomp) not in self._programs:
+            from pytest_ocirun.runtime.seccomp import load_or_compile
+
+            self._programs[id(seccomp)] = (seccomp, load_or_compile(seccomp, self._cache))
+        return self._programs[id(seccomp)][1]
 
     def _cgroups(self) -> Manager:
         if self._manager is None:
@@ -330,58 +325,28 @@ class Runtime:
         except (OSError, OcirunError) as left:
             error.add_note(f"undoing it failed too: {left}")
 
-    def _forget(self, directory: Directory, document: dict[str, Any]) -> None:
-        remains.remove({"cgroups": document.get("cgroups"), "state": directory.path})
-        self._spawner.forget(directory.id)
-
     def _print(self, plan: Plan) -> None:
         if self._debug is not None:
             for sentence in describe_plan(plan):
                 self._debug(sentence)
 
 
-class _Filter:
-    """The compiled seccomp program as slot ``filter``, for the time of a spawn."""
+class _FilterSlot:
+    """The compiled filter as slot ``filter``, for the time of a spawn."""
 
-    def __init__(self, config: Config, cache: str, around: Surroundings, slots: dict[str, int]) -> None:
-        self._seccomp = config.linux.seccomp
-        self._cache = cache
+    def __init__(self, program: Program | Filter | None, around: Surroundings, slots: dict[str, int]) -> None:
+        self._program = program
         self._around = around
         self._slots = slots
 
     def __enter__(self) -> None:
-        if self._seccomp is None:
-            return
-        from pytest_ocirun.runtime.seccomp import load_or_compile
-
-        program = load_or_compile(self._seccomp, self._cache)
-        self._around.filter_flags = program.flags
-        self._slots["filter"] = fds.memfd("seccomp", program.code)
+        if self._program is not None:
+            self._around.filter_flags = self._program.flags
+            self._slots["filter"] = fds.memfd("seccomp", self._program.code)
 
     def __exit__(self, *_exception: object) -> None:
-        if "filter" in self._slots:
+        if self._program is not None:
             os.close(self._slots.pop("filter"))
-
-
-def _document(container_id: str, bundle: str, config: Config, pid: int, cgroup: Cgroup) -> dict[str, Any]:
-    found = proc.stat(pid)
-    if found is None:
-        raise OcirunError(f"create container {container_id}: its init was killed")
-    now = time.time()
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
-    return {
-        "ociVersion": config.oci_version,
-        "id": container_id,
-        "pid": pid,
-        "start_time": found[1],
-        "bundle": bundle,
-        "rootfs": os.path.join(bundle, config.root.path),
-        "created": f"{stamp}.{int(now % 1 * 1e9):09d}Z",
-        "owner": os.environ.get("USER", "root" if os.geteuid() == 0 else ""),
-        "annotations": config.annotations,
-        "cgroups": cgroup.paths,
-        "config": codec.encode(config),
-    }
 
 
 def _hierarchies(config: Config) -> list[list[str]]:
@@ -395,65 +360,3 @@ def _hierarchies(config: Config) -> list[list[str]]:
         options = ["none", controller] if controller.startswith("name=") else [controller]
         found.setdefault(point, [os.path.basename(point)]).extend(options)
     return list(found.values())
-
-
-def _listen(directory: Directory) -> fds.Socket:
-    listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
-    try:
-        listener.bind(f"/proc/self/fd/{directory.fd}/{state.START_SOCKET}")
-        listener.listen(1)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
-
-
-def _connect_and_wait(directory: Directory) -> KernelRefused | None:
-    """Start the init that listens; None when its execve closed the connection."""
-    import json
-
-    from pytest_ocirun.runtime.child import refused
-
-    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
-    try:
-        connection.connect(f"/proc/self/fd/{directory.fd}/{state.START_SOCKET}")
-        if fds.receive(connection)[0] != b"starting":
-            raise WrongStatus(f"start container {directory.id}: its init ended before it could be started")
-        data, _none = fds.receive(connection)
-    except (ConnectionRefusedError, ConnectionResetError):
-        raise WrongStatus(
-            f"start container {directory.id}: its init ended before it could be started"
-        ) from None
-    finally:
-        connection.close()
-    return refused(json.loads(data)) if data else None
-
-
-def _signal(document: dict[str, Any], number: int) -> bool:
-    try:
-        pidfd = sched.pidfd_open(document["pid"])
-    except ProcessLookupError:
-        return False
-    try:
-        # Opened first, checked after: the pidfd cannot come to mean another process.
-        if not proc.is_alive(document["pid"], document["start_time"]):
-            return False
-        return sched.pidfd_send_signal(pidfd, number)
-    finally:
-        os.close(pidfd)
-
-
-def _end(document: dict[str, Any]) -> None:
-    """SIGKILL the init and wait until it has ended; its pid namespace ends with it."""
-    import select
-
-    try:
-        pidfd = sched.pidfd_open(document["pid"])
-    except ProcessLookupError:
-        return
-    try:
-        if proc.is_alive(document["pid"], document["start_time"]):
-            sched.pidfd_send_signal(pidfd, sched.SIGKILL)
-            select.select([pidfd], [], [])
-    finally:
-        os.close(pidfd)

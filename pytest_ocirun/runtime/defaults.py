@@ -23,6 +23,7 @@ from pytest_ocirun.oci.runtime import (
     Namespace,
     Resources,
     Root,
+    Seccomp,
 )
 from pytest_ocirun.runtime.seccomp_default import default_filter
 
@@ -153,7 +154,12 @@ def _spec_namespaces(*, rootless: bool) -> list[str]:
     return [*kinds, "user"] if rootless else kinds
 
 
-def confine(config: Config, uid_mappings: list[IDMapping], gid_mappings: list[IDMapping]) -> None:
+def confine(
+    config: Config,
+    uid_mappings: list[IDMapping],
+    gid_mappings: list[IDMapping],
+    seccomp: Seccomp | None = None,
+) -> None:
     """Make a configuration fit for code that is not trusted; what it mounts is left to the caller.
 
     No capabilities and no way to gain any, the default system call filter, a read-only root, masked and
@@ -163,6 +169,7 @@ def confine(config: Config, uid_mappings: list[IDMapping], gid_mappings: list[ID
         config: is changed in place.
         uid_mappings: for the user namespace.
         gid_mappings: for the user namespace.
+        seccomp: the system call filter instead of a new copy of the default one.
     """
     config.process.capabilities = Capabilities()
     config.process.no_new_privileges = True
@@ -172,4 +179,4 @@ def confine(config: Config, uid_mappings: list[IDMapping], gid_mappings: list[ID
     config.linux.gid_mappings = gid_mappings
     config.linux.masked_paths = list(MASKED_PATHS)
     config.linux.readonly_paths = list(READONLY_PATHS)
-    config.linux.seccomp = default_filter()
+    config.linux.seccomp = seccomp or default_filter()

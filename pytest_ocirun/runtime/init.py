@@ -1,0 +1,91 @@
+"""Talking to a container's init from outside: the start conversation, signals, the end.
+
+An init that waits accepts one connection on ``start.sock``, says ``starting`` and goes on to execve. The connection is
+close-on-exec, so its end means that the program runs; anything else that comes is the error that kept it from running. A
+second starter finds nobody who listens, or an end without ``starting``.
+"""
+
+from __future__ import annotations
+
+import _socket
+import json
+import os
+import select
+
+from pytest_ocirun.errors import KernelRefused, WrongStatus
+from pytest_ocirun.linux import fds, proc, sched
+from pytest_ocirun.runtime import state
+from pytest_ocirun.runtime.child import refused
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pytest_ocirun.runtime.state import Directory
+
+
+def listen(directory: Directory) -> fds.Socket:
+    """The listening end of a new container's start socket. The path by fd keeps it below the limit of unix(7)."""
+    listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    try:
+        listener.bind(f"/proc/self/fd/{directory.fd}/{state.START_SOCKET}")
+        listener.listen(1)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def start(directory: Directory) -> KernelRefused | None:
+    """Start the init that listens.
+
+    Returns:
+        None when its program runs, else what kept it.
+
+    Raises:
+        WrongStatus: it ended before, or somebody else starts it.
+    """
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    try:
+        connection.connect(f"/proc/self/fd/{directory.fd}/{state.START_SOCKET}")
+        if fds.receive(connection)[0] == b"starting":
+            data, _none = fds.receive(connection)
+            return refused(json.loads(data)) if data else None
+    except (ConnectionRefusedError, ConnectionResetError):
+        pass
+    finally:
+        connection.close()
+    raise WrongStatus(f"start container {directory.id}: its init ended before it could be started")
+
+
+def send_signal(init: tuple[int, int], number: int) -> bool:
+    """Signal the process with that pid and start time; False when it has ended."""
+    pidfd = _open(init)
+    if pidfd is None:
+        return False
+    try:
+        return sched.pidfd_send_signal(pidfd, number)
+    finally:
+        os.close(pidfd)
+
+
+def end(init: tuple[int, int]) -> None:
+    """SIGKILL the init and wait until it has ended; its pid namespace ends with it."""
+    pidfd = _open(init)
+    if pidfd is None:
+        return
+    try:
+        sched.pidfd_send_signal(pidfd, sched.SIGKILL)
+        select.select([pidfd], [], [])
+    finally:
+        os.close(pidfd)
+
+
+def _open(init: tuple[int, int]) -> int | None:
+    """A pidfd of the process; opened first and checked after, so it cannot come to mean another one."""
+    try:
+        pidfd = sched.pidfd_open(init[0])
+    except ProcessLookupError:
+        return None
+    if proc.is_alive(*init):
+        return pidfd
+    os.close(pidfd)
+    return None

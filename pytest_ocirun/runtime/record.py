@@ -1,0 +1,134 @@
+"""What is remembered of a container between its operations, in memory and in its state directory.
+
+The compiled system call filter lies beside the document as a file of its own: a process that joins the container later gets
+the very same program, whatever has become of the library that compiled it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from pytest_ocirun.errors import OcirunError
+from pytest_ocirun.linux import fds, proc
+from pytest_ocirun.oci import codec
+from pytest_ocirun.oci.runtime import Config
+from pytest_ocirun.runtime.cgroups import Cgroup
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Self
+
+    from pytest_ocirun.runtime.seccomp import Program
+    from pytest_ocirun.runtime.state import Directory
+
+_FILTER = "seccomp.bpf"
+
+
+class Filter:
+    """A compiled filter as it is handed to a spawner.
+
+    Args:
+        code: the instructions.
+        flags: of seccomp(2).
+    """
+
+    __slots__ = ("code", "flags")
+
+    def __init__(self, code: bytes, flags: int) -> None:
+        self.code = code
+        self.flags = flags
+
+    @classmethod
+    def of(cls, program: Program | None) -> Filter | None:
+        """The filter of a compiled program; None without one."""
+        return None if program is None else Filter(program.code, program.flags)
+
+
+class Record:
+    """A created container.
+
+    Args:
+        container_id: its id.
+        config: its config; without ``linux.seccomp`` when it was read back, ``filter`` stands for that.
+        init: (pid, start time) of its init.
+        cgroup: its place.
+        filter: its system call filter, or None.
+    """
+
+    __slots__ = ("cgroup", "config", "filter", "id", "init")
+
+    def __init__(
+        self,
+        container_id: str,
+        config: Config,
+        init: tuple[int, int],
+        cgroup: Cgroup,
+        filter: Filter | None,  # noqa: A002 - the noun
+    ) -> None:
+        self.id = container_id
+        self.config = config
+        self.init = init
+        self.cgroup = cgroup
+        self.filter = filter
+
+    @classmethod
+    def of_child(
+        cls, container_id: str, config: Config, pid: int, cgroup: Cgroup, program: Program | None
+    ) -> Self:
+        """The record of a container whose init has just been made.
+
+        Raises:
+            OcirunError: the init was killed meanwhile.
+        """
+        found = proc.stat(pid)
+        if found is None:
+            raise OcirunError(f"create container {container_id}: its init was killed")
+        return cls(container_id, config, (pid, found[1]), cgroup, Filter.of(program))
+
+    @classmethod
+    def load(cls, directory: Directory, document: dict[str, Any]) -> Self:
+        """The record that ``save`` left."""
+        loaded = None
+        if document["filter_flags"] is not None:
+            fd = os.open(_FILTER, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=directory.fd)
+            try:
+                loaded = Filter(fds.read_all(fd), document["filter_flags"])
+            finally:
+                os.close(fd)
+        config = codec.decode(Config, document["config"])
+        init = (document["pid"], document["start_time"])
+        return cls(document["id"], config, init, Cgroup.from_paths(document["cgroups"]), loaded)
+
+    def save(self, directory: Directory, bundle: str, **more: Any) -> None:  # noqa: ANN401 - JSON
+        """Write the document, and the filter beside it."""
+        if self.filter is not None:
+            fd = os.open(
+                _FILTER, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=directory.fd
+            )
+            try:
+                os.write(fd, self.filter.code)
+            finally:
+                os.close(fd)
+        now = time.time()
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
+        seccomp, self.config.linux.seccomp = self.config.linux.seccomp, None
+        try:
+            config = codec.encode(self.config)
+        finally:
+            self.config.linux.seccomp = seccomp
+        document = {
+            "ociVersion": self.config.oci_version,
+            "id": self.id,
+            "pid": self.init[0],
+            "start_time": self.init[1],
+            "bundle": bundle,
+            "rootfs": os.path.join(bundle, self.config.root.path),
+            "created": f"{stamp}.{int(now % 1 * 1e9):09d}Z",
+            "owner": os.environ.get("USER", "root" if os.geteuid() == 0 else ""),
+            "annotations": self.config.annotations,
+            "cgroups": self.cgroup.paths,
+            "filter_flags": None if self.filter is None else self.filter.flags,
+            "config": config,
+        }
+        directory.write(document | more)
