@@ -112,10 +112,12 @@ class Document:
     __hash__ = None  # type: ignore[assignment]  # documents are mutable
 
     def __repr__(self) -> str:
-        shown = ", ".join(
-            f"{name}={value!r}" for name, value in self.__dict__.items() if value not in (None, "", [], {})
-        )
-        return f"{type(self).__name__}({shown})"
+        present = {
+            name: value
+            for name, value in vars(self).items()
+            if value is not False and value not in (None, "", [], {})
+        }
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in present.items())})"
 
     def copy(self) -> Self:
         """Return a deep copy, which shares nothing with the original."""
