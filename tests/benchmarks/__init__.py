@@ -1,0 +1,1 @@
+"""Benchmarks: containers beside runc, crun, bubblewrap and the bare kernel. ``python -m tests.benchmarks --help``."""
