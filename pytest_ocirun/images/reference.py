@@ -28,7 +28,7 @@ _TRANSPORTS = {
     "dir:": "a directory of blobs",
 }
 _REGISTRY = re.compile(
-    r"([\w.-]+(:\d+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*(:\w[\w.-]{0,127})?(@[a-z0-9+._-]+:[0-9a-f]{32,})?",
+    r"([\w.-]+(:\d+)?/)?[a-z0-9]+(([._]|__|-+|/)[a-z0-9]+)*(:\w[\w.-]{0,127})?(@[a-z0-9+._-]+:[0-9a-f]{32,})?",
     re.ASCII,
 )
 _ARCHIVE_SUFFIX = re.compile(r"\.(tar|tar\.\w+|tgz|txz|tbz2?|tzst)$", re.IGNORECASE)

@@ -99,13 +99,16 @@ class Store:
             raise ImageError(f"image store {self.path}: {error.strerror}{where}", hint=_HINT) from error
 
     def _prepare(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        what = f"image store {self.path}"
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise ImageError(f"{what}: {error.filename} is not a directory", hint=_HINT) from error
         try:
             os.mkdir(self.path, 0o700)
         except FileExistsError:
             pass
         found = os.lstat(self.path)
-        what = f"image store {self.path}"
         if not os.path.isdir(self.path) or os.path.islink(self.path):
             raise ImageError(f"{what}: it is not a directory", hint=_HINT)
         if found.st_uid != os.geteuid():
