@@ -13,6 +13,8 @@ from pytest_ocirun.images.host import host_image
 from pytest_ocirun.images.store import Store
 from tests.requires import requires
 
+pytestmark = pytest.mark.lane("rootless", "v2")
+
 BASE = 100000
 _PARENT = Path(sys.modules[Store.__module__].__file__ or "").parents[2]
 

@@ -19,6 +19,8 @@ from tests.requires import requires
 from tests.unit.images.tars import END, ROOT, file
 from tests.unprivileged import User
 
+pytestmark = pytest.mark.lane("rootless", "v2")
+
 BASE = 100000
 _PARENT = Path(sys.modules[Store.__module__].__file__ or "").parents[2]
 

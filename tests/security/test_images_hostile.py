@@ -36,6 +36,8 @@ from tests.unit.images.tars import (
     symlink,
 )
 
+pytestmark = pytest.mark.lane("rootless", "v2")
+
 BASE = 100000
 ESCAPE = "../" * 20
 

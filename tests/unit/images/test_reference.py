@@ -8,6 +8,8 @@ import pytest
 from pytest_ocirun.errors import ImageError, Unsupported
 from pytest_ocirun.images.reference import parse
 
+pytestmark = pytest.mark.lane("rootless", "v2")
+
 
 def test_host_is_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even where a file has that name; ./host means the file."""
