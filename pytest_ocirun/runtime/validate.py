@@ -64,17 +64,7 @@ RANGES = (
 )
 """The smallest and largest value of numbers, by attribute of a configuration."""
 
-PROPAGATIONS = (
-    "",
-    "private",
-    "rprivate",
-    "slave",
-    "rslave",
-    "shared",
-    "rshared",
-    "unbindable",
-    "runbindable",
-)
+PROPAGATIONS = ("", "private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable")
 DEVICE_TYPES = ("c", "u", "b", "p")
 CLOCKS = ("monotonic", "boottime")
 
@@ -94,6 +84,7 @@ SYSCTLS = (
     ("kernel.shmmni", "ipc"),
     ("kernel.shm_rmid_forced", "ipc"),
     ("kernel.domainname", "uts"),
+    ("kernel.hostname", "uts"),
     ("fs.mqueue.", "ipc"),
     ("net.", "network"),
     ("user.", "user"),
@@ -160,10 +151,7 @@ def _check_namespaces(config: Config) -> None:
 
 def _check_mappings(config: Config) -> None:
     user = config.linux.namespace("user")
-    for name, mappings in (
-        ("uidMappings", config.linux.uid_mappings),
-        ("gidMappings", config.linux.gid_mappings),
-    ):
+    for name, mappings in (("uidMappings", config.linux.uid_mappings), ("gidMappings", config.linux.gid_mappings)):
         if mappings and user is None:
             raise ConfigError(f"$.linux.{name}: needs a namespace of type user in linux.namespaces")
         if user is not None and not user.path and not mappings:
@@ -178,9 +166,7 @@ def _mappings(mappings: list[IDMapping], path: str) -> None:
             first: int = getattr(mapping, side)
             where = f"{path}[{index}]"
             if before >= 0 and first < end:
-                raise ConfigError(
-                    f"{where}: overlaps with {path}[{before}] in its {side.replace('_id', ' ids')}"
-                )
+                raise ConfigError(f"{where}: overlaps with {path}[{before}] in its {side.replace('_id', ' ids')}")
             end, before = first + mapping.size, index
             if end > ID[1] + 1:
                 raise ConfigError(f"{where}.size: {first} + {mapping.size} goes beyond the last id, {ID[1]}")
@@ -192,15 +178,12 @@ def _check_names(config: Config) -> None:
             raise ConfigError(f"$.{key}: needs a namespace of type uts in linux.namespaces")
         if len(name.encode()) > 64:
             raise ConfigError(f"$.{key}: the kernel takes 64 bytes, got {len(name.encode())}")
-    if config.domainname and "kernel.domainname" in config.linux.sysctl:
-        raise ConfigError('$.linux.sysctl["kernel.domainname"]: $.domainname says it already')
+        if name and f"kernel.{key}" in config.linux.sysctl:
+            raise ConfigError(f"{member('$.linux.sysctl', f'kernel.{key}')}: $.{key} says it already")
 
 
 def _check_paths(config: Config) -> None:
-    for key, paths in (
-        ("maskedPaths", config.linux.masked_paths),
-        ("readonlyPaths", config.linux.readonly_paths),
-    ):
+    for key, paths in (("maskedPaths", config.linux.masked_paths), ("readonlyPaths", config.linux.readonly_paths)):
         if paths and config.linux.namespace("mount") is None:
             raise ConfigError(f"$.linux.{key}: needs a namespace of type mount in linux.namespaces")
         for index, path in enumerate(paths):
@@ -216,9 +199,7 @@ def _check_mounts(config: Config) -> None:
         where = f"$.mounts[{index}]"
         destination = _normal(mount.destination)
         if not mount.destination or destination == "/":
-            raise ConfigError(
-                f"{where}.destination: must name a place below the root, got {mount.destination!r}"
-            )
+            raise ConfigError(f"{where}.destination: must name a place below the root, got {mount.destination!r}")
         if not mount.type and not _is_bind(mount):
             raise ConfigError(f"{where}.type: missing, and the options name no bind")
         if _is_bind(mount) and not mount.source:
@@ -245,11 +226,7 @@ def _check_sysctl(config: Config) -> None:
         dotted = sysctl_path(name).replace("/", ".")
         if any(part in ("", ".", "..") for part in sysctl_path(name).split("/")):
             raise ConfigError(f"{where}: is no name of a kernel parameter")
-        kinds = [
-            kind
-            for known, kind in SYSCTLS
-            if dotted == known or (known[-1] == "." and dotted.startswith(known))
-        ]
+        kinds = [kind for known, kind in SYSCTLS if dotted == known or (known[-1] == "." and dotted.startswith(known))]
         if not kinds:
             raise ConfigError(f"{where}: belongs to no namespace: it would change the whole machine")
         namespace = config.linux.namespace(kinds[0])
@@ -319,14 +296,7 @@ def _check_seccomp(config: Config) -> None:
 
 
 def _check_hooks(config: Config) -> None:
-    for name in (
-        "prestart",
-        "create_runtime",
-        "create_container",
-        "start_container",
-        "poststart",
-        "poststop",
-    ):
+    for name in ("prestart", "create_runtime", "create_container", "start_container", "poststart", "poststop"):
         for place, path in select(config, f"hooks.{name}[].path"):
             if isinstance(path, str) and not path.startswith("/"):
                 raise ConfigError(f"{place}: must be absolute, got {path!r}")
