@@ -71,7 +71,9 @@ def mount_cgroup_v1(context: Context, path: str, controllers: list[list[str]], a
     fd = mount.new_mount("tmpfs", {"source": "cgroup", "mode": "0755"}, mount.MOUNT_ATTR_NOSUID)
     _place(context.root, fd, path, directory=True)
     for name, *options in controllers:
-        hierarchy = mount.new_mount("cgroup", {"source": "cgroup", **dict.fromkeys(options)}, attributes)
+        pairs = (option.partition("=") for option in options)
+        named = {key: value if equals else None for key, equals, value in pairs}
+        hierarchy = mount.new_mount("cgroup", {"source": "cgroup", **named}, attributes)
         _place(context.root, hierarchy, f"{path}/{name}", directory=True)
         os.close(hierarchy)
     mount.mount_setattr(fd, set=attributes)
