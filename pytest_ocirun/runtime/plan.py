@@ -329,7 +329,8 @@ def _privileges(process: Process, around: Surroundings) -> list[Step]:
     if not around.holder:
         path = next((item[5:] for item in reversed(process.env) if item.startswith("PATH=")), _DEFAULT_PATH)
         steps.append(["find_executable", process.args[0], path])
-    steps.append(["capabilities", effective, permitted, inheritable, ambient])
+    # The kernel takes into the ambient set what is permitted and inheritable; runc's own default asks for more.
+    steps.append(["capabilities", effective, permitted, inheritable, ambient & permitted & inheritable])
     if around.die_with_spawner:
         steps.append(["die_with_spawner"])
     return steps
