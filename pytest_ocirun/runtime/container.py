@@ -327,6 +327,8 @@ class Runtime:
 
     def _print(self, plan: Plan) -> None:
         if self._debug is not None:
+            from pytest_ocirun.runtime import spawn  # noqa: F401 - it registers the operations and their sentences
+
             for sentence in describe_plan(plan):
                 self._debug(sentence)
 
