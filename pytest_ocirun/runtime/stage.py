@@ -46,7 +46,7 @@ def enter(module: str, *args: str, container: int | None = None) -> None:
         KernelRefused: another step failed.
     """
     try:
-        if os.geteuid() == 0 and _holds_sys_admin():
+        if is_privileged():
             sched.unshare(sched.CLONE_NEWNS)
         elif container is not None and (outer := _outer_namespace(container)) is not None:
             sched.setns(outer, sched.CLONE_NEWUSER)
@@ -72,6 +72,11 @@ def enter(module: str, *args: str, container: int | None = None) -> None:
     os.execve(argv[0], argv, {"PATH": os.environ.get("PATH", os.defpath)})
 
 
+def is_privileged() -> bool:
+    """Whether this process needs no user namespace around its mount namespace."""
+    return os.geteuid() == 0 and _holds_sys_admin()
+
+
 def take_place(root: str) -> None:
     """Make the spawner's working directory below the state root ``root`` and enter it.
 
@@ -79,7 +84,8 @@ def take_place(root: str) -> None:
     """
     prctl.set_dumpable(0)
     directory = f"{root}/{WORK}"
-    os.makedirs(directory, mode=0o700, exist_ok=True)
+    for path in (root, directory):  # makedirs gives its mode to the last directory only
+        os.makedirs(path, mode=0o700, exist_ok=True)
     mount.mount("ocirun", directory, "tmpfs", mount.MS_NOSUID | mount.MS_NODEV, "mode=0711,size=1m")
     mount.mount(None, directory, None, mount.MS_PRIVATE)
     os.chdir(directory)
