@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 
 from pytest_ocirun.errors import ConfigError, ContainerExists, ContainerNotFound, OcirunError
@@ -85,6 +84,8 @@ class Directory:
 
     def read(self) -> dict[str, Any]:
         """The stored document; without one the container is still being created."""
+        import json
+
         try:
             fd = os.open(_STATE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self.fd)
         except FileNotFoundError:
@@ -95,6 +96,8 @@ class Directory:
 
     def write(self, document: dict[str, Any]) -> None:
         """Replace the stored document as one act."""
+        import json
+
         temporary = f"{_STATE}.new"
         fd = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
         with os.fdopen(fd, "wb") as file:
@@ -148,10 +151,28 @@ def open_existing(root: str, container_id: str) -> Directory:
     try:
         return _open_locked(root, container_id)
     except FileNotFoundError:
-        raise ContainerNotFound(
-            f"container does not exist: no container {container_id} below {root}",
-            hint="`ocirun list` shows the others.",
-        ) from None
+        raise not_found(root, container_id) from None
+
+
+def look(root: str, container_id: str) -> Directory:
+    """Open the directory of an existing container without the lock, to read only.
+
+    Raises:
+        ConfigError, ContainerNotFound: as ``open_existing``.
+    """
+    check_id(container_id)
+    try:
+        return Directory(root, container_id, _open(root, container_id))
+    except FileNotFoundError:
+        raise not_found(root, container_id) from None
+
+
+def not_found(root: str, container_id: str) -> ContainerNotFound:
+    """The error that says so."""
+    return ContainerNotFound(
+        f"container does not exist: no container {container_id} below {root}",
+        hint="`ocirun list` shows the others.",
+    )
 
 
 def ids(root: str) -> list[str]:
@@ -182,7 +203,7 @@ def ensure_root(root: str) -> None:
 
 
 def _open_locked(root: str, container_id: str) -> Directory:
-    fd = os.open(f"{root}/{container_id}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    fd = _open(root, container_id)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         # While we waited, the one before us may have deleted it, and somebody else made it anew.
@@ -192,3 +213,7 @@ def _open_locked(root: str, container_id: str) -> Directory:
         os.close(fd)
         raise
     return Directory(root, container_id, fd)
+
+
+def _open(root: str, container_id: str) -> int:
+    return os.open(f"{root}/{container_id}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
