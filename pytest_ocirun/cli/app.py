@@ -1,0 +1,151 @@
+"""From argv to a verb, and from what it raises to an exit status.
+
+Two processes may do this. The first one, which the user started, does most verbs itself. Verbs that make a
+process (create, run, exec) need another place to stand: ``runtime.stage`` replaces the first process by a
+bare interpreter that no container can reach, which runs ``cli.staged`` with the same words and the first
+one's settings. Must not know: what any verb does.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from pytest_ocirun import __version__
+from pytest_ocirun.cli import settings as globals_
+from pytest_ocirun.cli.options import HELP, Given, Usage, help_text, options_text, parse_verb
+from pytest_ocirun.cli.report import Journal
+from pytest_ocirun.cli.settings import Settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn, Protocol
+
+    from pytest_ocirun.cli.options import Verb
+
+    class Command(Protocol):
+        """A module of ``cli.commands``."""
+
+        VERB: Verb
+
+        def run(self, given: Given, settings: Settings, journal: Journal) -> int:
+            """Do the verb; the exit status."""
+
+
+VERBS = {
+    "create": "create a container",
+    "delete": "delete a container and all that it holds",
+    "exec": "run one more process in a container",
+    "kill": "send a signal to a container's init",
+    "list": "list the containers",
+    "run": "create a container, start it, and delete it when it ends",
+    "spec": "write a config.json to start from",
+    "start": "run the program of a created container",
+    "state": "print the state of a container",
+}
+SPEC_VERSION = "1.2.0"
+"""Of the OCI runtime specification, for ``--version``; a test holds it to what ``spec`` writes."""
+
+SEPARATOR = "--"
+_EXEC_FAILED = 255
+
+
+class UnknownVerb(Usage):
+    """There is no such verb; runc's exit status."""
+
+    exit_code = 3
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run a command line.
+
+    Returns:
+        The exit status.
+    """
+    _fill_stdio()
+    journal = Journal(Settings())
+    try:
+        given, words = globals_.split(argv)
+        if given.on("version"):
+            print(f"ocirun version {__version__}\nspec: {SPEC_VERSION}")
+        elif given.on(HELP.name) or not words or words[0] in ("help", "h"):
+            print(_help(words[1:]))
+        else:
+            settings = globals_.settle(given)
+            journal = Journal(settings)
+            return _first(words, settings, journal)
+    except BaseException as error:  # noqa: BLE001 - the last line: no traceback reaches the user
+        return journal.failure(error)
+    return flush(journal)
+
+
+def _first(words: Sequence[str], settings: Settings, journal: Journal) -> int:
+    command = find_command(words[0])
+    given = parse_verb(command.VERB, words[1:])
+    if given.on(HELP.name):
+        print(help_text(command.VERB))
+        return flush(journal)
+    try:
+        if command.VERB.staged:
+            _enter_stage(command, given, words, settings)
+        code = command.run(given, settings, journal)
+        return code or flush(journal)
+    except BaseException as error:  # noqa: BLE001 - as above
+        return journal.failure(error, error_code(words[0]))
+
+
+def _enter_stage(command: Command, given: Given, words: Sequence[str], settings: Settings) -> NoReturn:
+    from pytest_ocirun.runtime import stage
+
+    find_container = getattr(command, "container_to_enter", None)
+    container = find_container(given, settings) if find_container else None
+    stage.enter("pytest_ocirun.cli.staged", *settings.words(), SEPARATOR, *words, container=container)
+    raise AssertionError("stage.enter does not return")
+
+
+def find_command(name: str) -> Command:
+    """The module of a verb.
+
+    Raises:
+        UnknownVerb: there is no such verb.
+    """
+    if name not in VERBS:
+        raise UnknownVerb(f"no verb {name!r}", hint=f"There are: {', '.join(VERBS)}. See `ocirun --help`.")
+    package = __import__(f"pytest_ocirun.cli.commands.{name}", fromlist=["VERB"])
+    command: Command = package
+    return command
+
+
+def error_code(verb: str) -> int | None:
+    """The exit status of a verb's errors; None for that of the error itself."""
+    return _EXEC_FAILED if verb == "exec" else None
+
+
+def _help(words: Sequence[str]) -> str:
+    if words:
+        return help_text(find_command(words[0]).VERB)
+    width = max(map(len, VERBS)) + 3
+    verbs = "".join(f"   {name:{width}}{text}\n" for name, text in VERBS.items())
+    return (
+        "NAME:\n   ocirun - run OCI containers, as root or not, with no daemon\n\n"
+        "USAGE:\n   ocirun [global options] VERB [options] [arguments]\n\n"
+        f"VERBS:\n{verbs}\n{options_text('GLOBAL OPTIONS', globals_.OPTIONS)}"
+        "\n`ocirun VERB --help` tells more about a verb."
+    )
+
+
+def flush(journal: Journal) -> int:
+    """Find out now whether what was printed could be written: later only a traceback could tell."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        return journal.failure(error)
+    return 0
+
+
+def _fill_stdio() -> None:
+    """Open /dev/null where 0, 1 or 2 is closed: the next file to be opened would become a container's stdio."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)

@@ -1,0 +1,20 @@
+"""``ocirun create``: make a container whose init waits for ``start``."""
+
+from __future__ import annotations
+
+from pytest_ocirun.cli import making
+from pytest_ocirun.cli.options import Verb
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pytest_ocirun.cli.options import Given
+    from pytest_ocirun.cli.report import Journal
+    from pytest_ocirun.cli.settings import Settings
+
+VERB = Verb("create", "CONTAINER-ID", "create a container", *making.OPTIONS, staged=True)
+
+
+def run(given: Given, settings: Settings, journal: Journal) -> int:
+    """Create a container; its init outlives us, an orphan."""
+    making.Making(given, settings, journal, detached=True).create()
+    return 0

@@ -1,0 +1,172 @@
+"""``ocirun exec``: one more process in a container."""
+
+from __future__ import annotations
+
+from pytest_ocirun.cli import stdio
+from pytest_ocirun.cli.core import runtime_of, take_place
+from pytest_ocirun.cli.options import Option, Usage, Verb, decimal
+from pytest_ocirun.errors import ConfigError, WrongStatus
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pytest_ocirun.cli.options import Given
+    from pytest_ocirun.cli.report import Journal
+    from pytest_ocirun.cli.settings import Settings
+    from pytest_ocirun.cli.terminal import Terminal
+    from pytest_ocirun.oci.process import Process
+    from pytest_ocirun.runtime.child import Child
+
+_NO_LSM = "no security module is talked to yet"
+_OF_PROCESS = (
+    Option("cwd", "working directory in the container", value="DIR"),
+    Option("env", "set an environment variable", short="e", value="NAME=VALUE", many=True),
+    Option("user", "run as this uid, and gid; numbers only", short="u", value="UID[:GID]"),
+    Option("additional-gids", "one more supplementary group", short="g", value="GID", many=True),
+    Option("cap", "one more capability, CAP_NAME", short="c", value="CAP", many=True),
+    Option("no-new-privs", "let no execve give new privileges"),
+)
+VERB = Verb(
+    "exec",
+    "CONTAINER-ID COMMAND [ARGUMENT...]  or  --process FILE CONTAINER-ID",
+    "run one more process in a container",
+    *stdio.OPTIONS,
+    stdio.DETACH,
+    Option("tty", "give it a terminal", short="t"),
+    Option("process", "read the whole process object from this file", short="p", value="FILE"),
+    *_OF_PROCESS,
+    Option("process-label", "SELinux label", value="LABEL", refused=_NO_LSM),
+    Option("apparmor", "AppArmor profile", value="PROFILE", refused=_NO_LSM),
+    Option(
+        "cgroup", "join a cgroup below the container's", value="PATH", refused="it joins the container's own cgroup"
+    ),
+    Option("ignore-paused", "exec in a paused container", refused="containers cannot be paused yet"),
+    most=None,
+    ends_at_argument=True,
+    staged=True,
+)
+_ID_MOST = 2**32 - 2
+
+
+def container_to_enter(given: Given, settings: Settings) -> int | None:
+    """The pid of the init to be entered; only without root it matters whose namespaces that are."""
+    from pytest_ocirun.runtime import stage
+
+    _check_arguments(given)
+    if stage.is_privileged():
+        return None
+    from pytest_ocirun.runtime import state
+
+    with state.look(settings.root, given.arguments[0]) as directory:
+        document = directory.read()
+        status = directory.status(document)
+    if status not in (state.CREATED, state.RUNNING):
+        raise WrongStatus(
+            f"exec in container {given.arguments[0]}: it is {status}; exec needs one that is created or running"
+        )
+    pid: int = document["pid"]
+    return pid
+
+
+def run(given: Given, settings: Settings, journal: Journal) -> int:
+    """Run a process in a container.
+
+    Returns:
+        Its exit status, 128 + N for signal N; 0 with ``--detach``.
+    """
+    from pytest_ocirun.runtime.validate_process import validate_process
+
+    container_id, detached = given.arguments[0], given.on("detach")
+    runtime = runtime_of(settings, journal)
+    own = runtime.record(container_id).config.process.copy()
+    process = _from_file(given) if given.has("process") else _from_options(given, own)
+    for warning in validate_process(process):
+        journal.warning(warning)
+    surface = stdio.Surface(given, settings, process, detached=detached)
+    terminal = None
+    if process.terminal and not detached:
+        from pytest_ocirun.cli.terminal import Terminal
+
+        terminal = Terminal.find()
+    take_place(settings)
+    child, _cgroup = runtime.exec(container_id, process, surface.stdio)
+    try:
+        child.wait_executed()
+        surface.present(child)
+        return 0 if detached else _attend(child, terminal)
+    except BaseException:
+        child.kill()
+        raise
+
+
+def _attend(child: Child, terminal: Terminal | None) -> int:
+    from pytest_ocirun.cli.foreground import attend
+    from pytest_ocirun.cli.signals import Caught
+
+    with Caught() as caught:
+        if terminal is None or child.console is None:
+            return attend(child, caught)
+        terminal.pass_size(child.console)
+        with terminal:
+            return attend(child, caught, terminal)
+
+
+def _check_arguments(given: Given) -> None:
+    if not given.has("process"):
+        if len(given.arguments) < 2:
+            raise Usage('"exec" requires a container id and a command, or --process FILE and a container id')
+        return
+    several = [f"--{option.name}" for option in _OF_PROCESS if given.has(option.name)]
+    if len(given.arguments) > 1:
+        several.append("a command")
+    if several:
+        raise Usage(f"--process gives the whole process, so {' and '.join(several)} cannot be given too")
+
+
+def _from_file(given: Given) -> Process:
+    from pytest_ocirun.oci.codec import SIZE_CAP
+    from pytest_ocirun.oci.process import load_process
+
+    path = given.text("process")
+    try:
+        with open(path, "rb") as file:
+            text = file.read(SIZE_CAP + 1)
+    except OSError as error:
+        raise ConfigError(f"read {path}: {error.strerror}") from error
+    process = load_process(text, path)
+    if given.has("tty"):
+        process.terminal = given.on("tty")
+    return process
+
+
+def _from_options(given: Given, process: Process) -> Process:
+    """The container's own process with what the options say instead, as runc does it."""
+    process.args = given.arguments[1:]
+    process.terminal = given.on("tty")
+    process.console_size = None
+    process.env += given.texts("env")
+    process.cwd = given.text("cwd", process.cwd)
+    process.user.additional_gids += [
+        decimal(gid, _ID_MOST, "--additional-gids") for gid in given.texts("additional-gids")
+    ]
+    if given.has("no-new-privs"):
+        process.no_new_privileges = given.on("no-new-privs")
+    if given.has("user"):
+        uid, colon, gid = given.text("user").partition(":")
+        process.user.uid = decimal(uid, _ID_MOST, "--user")
+        if colon:
+            process.user.gid = decimal(gid, _ID_MOST, "--user")
+    if given.has("cap"):
+        _add_capabilities(process, given.texts("cap"))
+    return process
+
+
+def _add_capabilities(process: Process, names: list[str]) -> None:
+    from pytest_ocirun.linux.caps import NUMBERS
+    from pytest_ocirun.oci.process import Capabilities
+
+    for name in names:
+        if name not in NUMBERS:
+            raise Usage(f"--cap: no capability {name!r}", hint="They are written as CAP_KILL.")
+    sets = process.capabilities = process.capabilities or Capabilities()
+    for names_of_set in (sets.bounding, sets.effective, sets.permitted):
+        names_of_set += [name for name in names if name not in names_of_set]

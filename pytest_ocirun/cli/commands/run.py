@@ -1,0 +1,71 @@
+"""``ocirun run``: create, start, wait, delete."""
+
+from __future__ import annotations
+
+from pytest_ocirun.cli import making, stdio
+from pytest_ocirun.cli.options import Option, Verb
+from pytest_ocirun.errors import ContainerNotFound
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pytest_ocirun.cli.options import Given
+    from pytest_ocirun.cli.report import Journal
+    from pytest_ocirun.cli.settings import Settings
+    from pytest_ocirun.cli.terminal import Terminal
+    from pytest_ocirun.runtime.child import Child
+    from pytest_ocirun.runtime.container import Runtime
+
+VERB = Verb(
+    "run",
+    "CONTAINER-ID",
+    "create a container, start it, and delete it when it ends",
+    *making.OPTIONS,
+    stdio.DETACH,
+    Option("keep", "do not delete the container when it ends"),
+    Option("no-subreaper", "do not adopt orphans of the container; ocirun never does"),
+    staged=True,
+)
+
+
+def run(given: Given, settings: Settings, journal: Journal) -> int:
+    """Run a container.
+
+    Returns:
+        The exit status of its program, 128 + N for signal N; 0 with ``--detach``.
+    """
+    detached = given.on("detach")
+    made = making.Making(given, settings, journal, detached=detached)
+    terminal = None
+    if made.config.process.terminal and not detached:
+        from pytest_ocirun.cli.terminal import Terminal
+
+        terminal = Terminal.find()
+    runtime, child = made.create()
+    try:
+        if detached:
+            runtime.start(made.id)
+            return 0
+        code = _attend(runtime, made.id, child, terminal)
+    except BaseException:
+        making.discard(runtime, made.id, child)
+        raise
+    if not given.on("keep"):
+        try:
+            runtime.delete(made.id)
+        except ContainerNotFound:
+            pass  # somebody was quicker: delete --force
+    return code
+
+
+def _attend(runtime: Runtime, container_id: str, child: Child, terminal: Terminal | None) -> int:
+    from pytest_ocirun.cli.foreground import attend
+    from pytest_ocirun.cli.signals import Caught
+
+    with Caught() as caught:
+        if terminal is None or child.console is None:
+            runtime.start(container_id)
+            return attend(child, caught)
+        terminal.pass_size(child.console)
+        with terminal:
+            runtime.start(container_id)
+            return attend(child, caught, terminal)

@@ -1,0 +1,25 @@
+"""The runtime as the verbs use it. Must not know: verbs."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pytest_ocirun.cli.report import Journal
+    from pytest_ocirun.cli.settings import Settings
+    from pytest_ocirun.runtime.container import Runtime
+
+
+def runtime_of(settings: Settings, journal: Journal) -> Runtime:
+    """The runtime for the state root; it spawns only in a process on the stage that has taken its place."""
+    from pytest_ocirun.runtime.container import Runtime
+    from pytest_ocirun.runtime.spawner import LocalSpawner
+
+    return Runtime(LocalSpawner(), settings.root, debug=journal.debug if settings.debug else None)
+
+
+def take_place(settings: Settings) -> None:
+    """Go where containers are made from. Relative paths mean nothing after this."""
+    from pytest_ocirun.runtime import stage, state
+
+    state.ensure_root(settings.root)
+    stage.take_place(settings.root)

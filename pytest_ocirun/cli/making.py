@@ -1,0 +1,126 @@
+"""What create and run share: from a bundle to a created container.
+
+Responsible for: reading the bundle, and leaving nothing behind when something fails. Must not know: what
+happens after the creation.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pytest_ocirun.cli import stdio
+from pytest_ocirun.cli.core import runtime_of, take_place
+from pytest_ocirun.cli.options import Option
+from pytest_ocirun.errors import ConfigError, OcirunError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pytest_ocirun.cli.options import Given
+    from pytest_ocirun.cli.report import Journal
+    from pytest_ocirun.cli.settings import Settings
+    from pytest_ocirun.oci.runtime import Config
+    from pytest_ocirun.runtime.child import Child
+    from pytest_ocirun.runtime.container import Runtime
+
+OPTIONS = (
+    Option("bundle", "directory of config.json, by default the current one", short="b", value="DIR"),
+    *stdio.OPTIONS,
+    Option("no-pivot", "do not use pivot_root", refused="the root file system is always entered by pivot_root"),
+    Option("no-new-keyring", "keep the caller's session keyring", refused="a container always gets a new one"),
+)
+
+
+class Making:
+    """A container that is about to be created; everything that can be wrong with the request has been checked.
+
+    Args:
+        given: the verb's options.
+        settings: the global ones.
+        journal: told warnings and, with ``--debug``, each step.
+        detached: whether nobody waits for the container.
+
+    Raises:
+        ConfigError, Unsupported: the request makes no sense, or cannot be fulfilled.
+    """
+
+    def __init__(self, given: Given, settings: Settings, journal: Journal, *, detached: bool) -> None:
+        from pytest_ocirun.runtime import state
+        from pytest_ocirun.runtime.validate import validate
+
+        self.id = given.arguments[0]
+        self._settings = settings
+        self._journal = journal
+        state.check_id(self.id)
+        self._bundle = _real_directory(given.text("bundle", "."))
+        self.config = _read_config(self._bundle)
+        for warning in validate(self.config):
+            journal.warning(warning)
+        _check_root(self._bundle, self.config)
+        self._surface = stdio.Surface(given, settings, self.config.process, detached=detached)
+
+    def create(self) -> tuple[Runtime, Child]:
+        """Create it; nothing is left behind if that fails.
+
+        Raises:
+            ContainerExists, KernelRefused, Unsupported: as ``Runtime.create``.
+        """
+        runtime = runtime_of(self._settings, self._journal)
+        take_place(self._settings)
+        child = runtime.create(
+            self.id, self._bundle, self.config, self._surface.stdio, without_cgroup=self._settings.without_cgroup
+        )
+        try:
+            self._surface.present(child)
+        except BaseException:
+            discard(runtime, self.id, child)
+            raise
+        return runtime, child
+
+
+def discard(runtime: Runtime, container_id: str, child: Child) -> None:
+    """End a container that was made here and remove it; gone already is fine."""
+    from pytest_ocirun.errors import ContainerNotFound
+
+    child.kill()
+    try:
+        child.wait()
+    except OcirunError:
+        pass  # why it could not be set up is being reported already
+    try:
+        runtime.delete(container_id, force=True)
+    except ContainerNotFound:
+        pass
+
+
+def _real_directory(path: str) -> str:
+    found = os.path.realpath(path)
+    if not os.path.isdir(found):
+        raise ConfigError(
+            f"open the bundle {path}: {'it is no directory' if os.path.exists(found) else 'no such directory'}"
+        )
+    return found
+
+
+def _read_config(bundle: str) -> Config:
+    from pytest_ocirun.oci.codec import SIZE_CAP
+    from pytest_ocirun.oci.runtime import load_config
+
+    path = f"{bundle}/config.json"
+    try:
+        with open(path, "rb") as file:
+            text = file.read(SIZE_CAP + 1)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"read {path}: no such file or directory",
+            hint="`ocirun spec` writes one; --bundle names another directory.",
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"read {path}: {error.strerror}") from error
+    return load_config(text, path)
+
+
+def _check_root(bundle: str, config: Config) -> None:
+    path = os.path.join(bundle, config.root.path)
+    if not os.path.isdir(path):
+        what = "not a directory" if os.path.exists(path) else "no such file or directory"
+        raise ConfigError(f"$.root.path: {path}: {what}", hint="Unpack a root file system there, or name where it is.")

@@ -1,0 +1,131 @@
+"""The global options, and what the first process knows that the staged one cannot see any more.
+
+Responsible for: reading them once. Must not know: verbs.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pytest_ocirun.cli.options import HELP, Given, Option, Usage, parse
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+OPTIONS = (
+    Option("root", "directory of the containers' states, on a tmpfs", value="DIR"),
+    Option("log", "append errors and warnings to this file as well", value="FILE"),
+    Option("log-format", "text (default) or json", value="FORMAT"),
+    Option("debug", "show every step before it is done, and where unexpected errors come from"),
+    Option("rootless", "go on without cgroups if no limit is asked for: true, false or auto (default)", value="WHEN"),
+    Option("systemd-cgroup", "have systemd make the cgroups", refused="cgroups are made directly; leave it out"),
+    HELP,
+    Option("version", "print the version", short="v"),
+)
+
+
+class Settings:
+    """The global options.
+
+    Args:
+        root: where states lie, absolute.
+        log: absolute path of the log, or empty.
+        log_format: ``text`` or ``json``.
+        debug: whether to show each step.
+        rootless: ``true``, ``false`` or ``auto``.
+        listen_fds: how many fds systemd's socket activation passed to us.
+    """
+
+    __slots__ = ("debug", "listen_fds", "log", "log_format", "root", "rootless")
+
+    def __init__(
+        self,
+        *,
+        root: str = "",
+        log: str = "",
+        log_format: str = "text",
+        debug: bool = False,
+        rootless: str = "auto",
+        listen_fds: int = 0,
+    ) -> None:
+        self.root = root
+        self.log = log
+        self.log_format = log_format
+        self.debug = debug
+        self.rootless = rootless
+        self.listen_fds = listen_fds
+
+    @property
+    def without_cgroup(self) -> bool:
+        """Whether a container may do without cgroups where none can be had; asked on the stage."""
+        return self.rootless == "true" or (self.rootless == "auto" and not _in_initial_user_namespace())
+
+    def words(self) -> list[str]:
+        """All of them as plain words, for the staged process."""
+        return [f"{name}={getattr(self, name)}" for name in self.__slots__]
+
+    @classmethod
+    def of_words(cls, words: Sequence[str]) -> Settings:
+        """What ``words`` gave."""
+        found = dict(word.split("=", 1) for word in words)
+        return cls(
+            root=found["root"],
+            log=found["log"],
+            log_format=found["log_format"],
+            debug=found["debug"] == "True",
+            rootless=found["rootless"],
+            listen_fds=int(found["listen_fds"]),
+        )
+
+
+def split(argv: Sequence[str]) -> tuple[Given, list[str]]:
+    """Part the global options from the verb and what follows it.
+
+    Raises:
+        Usage, Unsupported: as ``options.parse``.
+    """
+    given = parse(OPTIONS, argv, ends_at_argument=True)
+    return given, given.arguments
+
+
+def settle(given: Given) -> Settings:
+    """Read the global options.
+
+    Raises:
+        Usage: a value is none of those that there are.
+    """
+    settings = Settings(
+        log=given.text("log") and os.path.abspath(given.text("log")),
+        log_format=_one_of(given, "log-format", ("text", "json")),
+        debug=given.on("debug"),
+        rootless=_one_of(given, "rootless", ("auto", "true", "false")),
+        listen_fds=_listen_fds(),
+    )
+    if given.text("root"):
+        settings.root = os.path.abspath(given.text("root"))
+    else:
+        from pytest_ocirun.runtime.state import default_root
+
+        settings.root = default_root()
+    return settings
+
+
+def _one_of(given: Given, name: str, words: tuple[str, ...]) -> str:
+    word = given.text(name, words[0])
+    if word not in words:
+        raise Usage(f"--{name}: expected {', '.join(words)}, got {word!r}")
+    return word
+
+
+def _listen_fds() -> int:
+    """The number of fds of sd_listen_fds(3), if they are meant for this process."""
+    count = os.environ.get("LISTEN_FDS", "")
+    if os.environ.get("LISTEN_PID") != str(os.getpid()) or not count.isdigit():
+        return 0
+    return int(count)
+
+
+def _in_initial_user_namespace() -> bool:
+    with open("/proc/self/uid_map", "rb") as file:
+        return file.read().split() == [b"0", b"0", b"4294967295"]

@@ -1,0 +1,86 @@
+"""Signals: their names as people write them, and passing them on to a process that we wait for.
+
+Responsible for: both. Must not know: who the process is.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from pytest_ocirun.cli.options import Usage, decimal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any, Self
+
+_MOST = 64
+_OURS = {
+    *(signal.SIGKILL, signal.SIGSTOP),  # cannot be caught
+    *(signal.SIGCHLD, signal.SIGPIPE, signal.SIGURG),  # are about ourselves
+    *(signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS),  # the same
+    *(signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU),  # stop us as the user's shell expects
+}
+
+
+def number_of(text: str) -> int:
+    """The number of a signal.
+
+    Args:
+        text: a number, or a name such as ``TERM``, ``SIGTERM``, ``sigterm`` or ``RTMIN+3``.
+
+    Raises:
+        Usage: there is no such signal.
+    """
+    if text[:1].isdigit():
+        return decimal(text, _MOST, "signal")
+    name = text.upper().removeprefix("SIG")
+    for base, sign, direction in (("RTMIN", "+", 1), ("RTMAX", "-", -1)):
+        if name.startswith(f"{base}{sign}"):
+            real_time = signal.SIGRTMAX - signal.SIGRTMIN
+            return int(signal.Signals[f"SIG{base}"]) + direction * decimal(name[6:], real_time, f"signal {text}")
+    try:
+        return int(signal.Signals[f"SIG{name}"])
+    except KeyError:
+        raise Usage(f'unknown signal "{text}"', hint="Give a number, or a name such as TERM or RTMIN+3.") from None
+
+
+class Caught:
+    """Every signal that somebody may want to send to the process behind us, by a fd that can be polled.
+
+    Use as a context manager; no child may be made inside.
+    """
+
+    def __enter__(self) -> Self:
+        self._read, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._before: dict[int, Any] = {}
+        self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        for number in signal.valid_signals() - _OURS:
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                self._before[number] = signal.signal(number, _note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._wakeup)
+        os.close(self._read)
+        os.close(self._write)
+
+    def fileno(self) -> int:
+        """Readable when a signal has come."""
+        return self._read
+
+    def take(self) -> bytes:
+        """The numbers of the signals that have come, one byte each."""
+        try:
+            return os.read(self._read, 4096)
+        except BlockingIOError:
+            return b""
+
+
+def _note(_number: int, _frame: object) -> None:
+    """The wakeup fd has it."""
