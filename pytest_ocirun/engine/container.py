@@ -40,12 +40,7 @@ class Container:
     """
 
     def __init__(
-        self,
-        runtime: Runtime,
-        container_id: str,
-        config: Config,
-        child: Child,
-        released: Callable[[Container], None],
+        self, runtime: Runtime, container_id: str, config: Config, child: Child, released: Callable[[Container], None]
     ) -> None:
         self.id = container_id
         self._runtime = runtime
@@ -177,18 +172,10 @@ class Container:
             raise ContainerNotFound(f"use container {self.id}: it was deleted")
 
     def _process(
-        self,
-        args: Sequence[str],
-        env: Mapping[str, str] | None,
-        cwd: str | None,
-        user: int | tuple[int, int] | None,
+        self, args: Sequence[str], env: Mapping[str, str] | None, cwd: str | None, user: int | tuple[int, int] | None
     ) -> Process:
         words: Sequence[object] = args
-        if (
-            isinstance(args, str)
-            or not words
-            or not all(isinstance(word, str) and "\0" not in word for word in words)
-        ):
+        if isinstance(args, str) or not words or not all(isinstance(word, str) and "\0" not in word for word in words):
             raise ConfigError(
                 f"exec in container {self.id}: args must be a list of strings, got {args!r}",
                 hint='Write exec(["sh", "-c", "..."]) to have a shell take a line apart.',
@@ -223,10 +210,7 @@ class Container:
                 theirs.append(write)
                 ours.append(read)
             child, tree = self._runtime.exec(
-                self.id,
-                process,
-                Stdio(theirs[0], theirs[1], theirs[2]),
-                tree=f"exec-{os.getpid()}-{next(self._execs)}",
+                self.id, process, Stdio(theirs[0], theirs[1], theirs[2]), tree=f"exec-{os.getpid()}-{next(self._execs)}"
             )
         except BaseException:
             for fd in ours:
@@ -238,9 +222,7 @@ class Container:
         outputs = (ours[-2], ours[-1])
         try:
             stdin = None if data is None else (ours[0], data)
-            exchange = Exchange(
-                child, stdin, outputs, cap=_OUTPUT_CAP, kill=lambda: self._kill_tree(child, tree)
-            )
+            exchange = Exchange(child, stdin, outputs, cap=_OUTPUT_CAP, kill=lambda: self._kill_tree(child, tree))
             status, timed_out = exchange.run(deadline)
             return status, timed_out, (exchange.output(outputs[0]), exchange.output(outputs[1]))
         finally:

@@ -124,15 +124,11 @@ class Engine:
             if self._privileged
             else "its root is you, uid " + str(os.geteuid())
         )
-        lines = [
-            f"each container: all namespaces new, {ids}, no capabilities, seccomp, no network but loopback"
-        ]
+        lines = [f"each container: all namespaces new, {ids}, no capabilities, seccomp, no network but loopback"]
         missing = sorted(name for name, controller in _CONTROLLED.items() if controller in self._refusals)
         if missing and self._require == "isolation":
             reasons = "; ".join(sorted({self._refusals[_CONTROLLED[name]].reason for name in missing}))
-            lines.append(
-                f"WEAKER, accepted by require=isolation: no limit on {', '.join(missing)} ({reasons})"
-            )
+            lines.append(f"WEAKER, accepted by require=isolation: no limit on {', '.join(missing)} ({reasons})")
         return lines
 
     def close(self) -> None:
@@ -159,20 +155,12 @@ class Engine:
                 config,
                 stdio,
                 holder=not request.args,
+                start=True,
                 without_cgroup=self._require == "isolation",
             )
         finally:
             os.close(null)
-        try:
-            self._runtime.start(container_id)
-        except BaseException:
-            child.kill()
-            child.close()
-            self._runtime.delete(container_id, force=True)
-            raise
-        container = Container(
-            self._runtime, container_id, config, child, lambda done: self._released(done, claimed)
-        )
+        container = Container(self._runtime, container_id, config, child, lambda done: self._released(done, claimed))
         self._containers[container_id] = container
         return container
 
@@ -198,9 +186,7 @@ class Engine:
                 continue
             if self._require != "isolation":
                 error = refusal.error(f"limit {name} to {value}")
-                error.hint = (
-                    f"{error.hint} Or accept containers without such limits: --ocirun-require=isolation"
-                )
+                error.hint = f"{error.hint} Or accept containers without such limits: --ocirun-require=isolation"
                 raise error
             dropped.add(name)
         return replace(

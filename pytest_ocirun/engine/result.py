@@ -80,9 +80,5 @@ class ExecResult:
         if self.timed_out:
             return f"timed out after {self.duration:.1f} s"
         if self.oom_killed:
-            return (
-                "was killed for lack of memory"
-                if self.signal
-                else f"exited with {self.exit_code}, out of memory"
-            )
+            return "was killed for lack of memory" if self.signal else f"exited with {self.exit_code}, out of memory"
         return f"was ended by signal {self.signal}" if self.signal else f"exited with {self.exit_code}"

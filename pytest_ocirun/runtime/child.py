@@ -71,6 +71,18 @@ class Child:
             if not self._receive():
                 self._raise_dead()
 
+    def wait_started(self, pipe: int) -> None:
+        """Wait until execve has closed the write end of ``pipe``, or a step failed.
+
+        Raises:
+            KernelRefused: the step.
+        """
+        os.read(pipe, 1)
+        while self._error is None and select.select([self._reply.fileno()], [], [], 0)[0] and self._receive():
+            pass
+        if self._error is not None:
+            self._raise_dead()
+
     def wait_executed(self) -> None:
         """Wait until execve has closed the child's end (only of a local spawner), or a step failed.
 

@@ -7,6 +7,7 @@ images, networks, or what the process is for.
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack, closing
 
 from pytest_ocirun.errors import OcirunError, WrongStatus
 from pytest_ocirun.linux import fds, proc
@@ -73,9 +74,10 @@ class Runtime:
         stdio: Stdio,
         *,
         holder: bool = False,
+        start: bool = False,
         without_cgroup: bool = False,
     ) -> Child:
-        """Create a container: its init waits for ``start``.
+        """Create a container: its init waits for ``start``, unless it is to start by itself.
 
         Args:
             container_id: a new id.
@@ -83,6 +85,7 @@ class Runtime:
             config: its validated config.
             stdio: what the process gets.
             holder: run the holder instead of ``process.args``.
+            start: let it start at once; then this returns when its program runs.
             without_cgroup: go on without cgroups where none can be had and no limit is asked for.
 
         Returns:
@@ -98,14 +101,12 @@ class Runtime:
             try:
                 directory.write({"id": container_id, "pid": 0, "start_time": 0, "maker": self._maker()})
                 cgroup = self._cgroups().create(
-                    config.linux.cgroups_path or None,
-                    container_id,
-                    config.linux.resources,
-                    allow_none=without_cgroup,
+                    config.linux.cgroups_path or None, container_id, config.linux.resources, allow_none=without_cgroup
                 )
                 owns = {"id": container_id, "cgroups": cgroup.paths, "state": directory.path}
                 program = self._program(config.linux.seccomp)
-                around = self._surroundings(container_id, cgroup, stdio, bundle=bundle, holder=holder)
+                around = self._surroundings(container_id, cgroup, stdio, bundle=bundle)
+                around.holder, around.autostart = holder, start
                 child = self._spawn_init(directory, config, stdio, around, program, owns)
                 self._verify(child, cgroup)
                 record = Record.of_child(container_id, config, child.pid, cgroup, program)
@@ -204,13 +205,7 @@ class Runtime:
             status = directory.status(document)
         pid = document["pid"] if status in (state.CREATED, state.RUNNING) else 0
         shown = {key: document.get(key) for key in ("bundle", "rootfs", "created", "annotations", "owner")}
-        return {
-            "ociVersion": document.get("ociVersion", ""),
-            "id": container_id,
-            "pid": pid,
-            "status": status,
-            **shown,
-        }
+        return {"ociVersion": document.get("ociVersion", ""), "id": container_id, "pid": pid, "status": status, **shown}
 
     def is_orphan(self, container_id: str) -> bool:
         """Whether a container was to end with its maker, and the maker is dead."""
@@ -242,15 +237,12 @@ class Runtime:
             )
         return record
 
-    def _surroundings(
-        self, container_id: str, cgroup: Cgroup, stdio: Stdio, *, bundle: str = "", holder: bool = False
-    ) -> Surroundings:
+    def _surroundings(self, container_id: str, cgroup: Cgroup, stdio: Stdio, *, bundle: str = "") -> Surroundings:
         return Surroundings(
             id=container_id,
             bundle=bundle,
             procs=[] if cgroup.v2_dir else cgroup.join_files(),
             cgroup_v2=cgroup.v2_dir,
-            holder=holder,
             die_with_spawner=self._spawner.die_with_spawner,
             extra_fds=sorted(stdio.extra),
         )
@@ -266,21 +258,29 @@ class Runtime:
     ) -> Child:
         around.cgroup_v1 = _hierarchies(config)
         slots = {} if config.process.terminal else stdio.slots()
-        listener = init.listen(directory)
-        try:
-            slots["listen"] = listener.fileno()
-            with _FilterSlot(program, around, slots):
-                plan = container_plan(config, around)
-                self._print(plan)
+        with ExitStack() as stack:
+            started = None
+            if not around.autostart:
+                slots["listen"] = stack.enter_context(closing(init.listen(directory))).fileno()
+            elif not around.holder:
+                started, slots["started"] = os.pipe2(os.O_CLOEXEC)
+                stack.callback(os.close, started)
+            stack.enter_context(_FilterSlot(program, around, slots))
+            plan = container_plan(config, around)
+            self._print(plan)
+            try:
                 child = self._spawner.spawn(plan, slots, owns)
-        finally:
-            listener.close()
-        try:
-            child.wait_ready()
-        except BaseException:
-            child.kill()
-            child.close()
-            raise
+            finally:
+                if started is not None:
+                    os.close(slots["started"])
+            try:
+                child.wait_ready()
+                if started is not None:
+                    child.wait_started(started)
+            except BaseException:
+                child.kill()
+                child.close()
+                raise
         return child
 
     def _program(self, seccomp: Seccomp | None) -> Program | None:
@@ -309,9 +309,7 @@ class Runtime:
         if cgroup.join_files() and not cgroup.holds(child.pid):
             raise OcirunError(f"place process {child.pid} in its cgroup: the kernel counts it elsewhere")
 
-    def _undo(
-        self, directory: Directory, cgroup: Cgroup | None, child: Child | None, error: BaseException
-    ) -> None:
+    def _undo(self, directory: Directory, cgroup: Cgroup | None, child: Child | None, error: BaseException) -> None:
         try:
             if child is not None:
                 child.kill()

@@ -42,6 +42,7 @@ class Surroundings:
         procs: the cgroup.procs files to be written into.
         cgroup_v2: the directory to be born in, or None.
         cgroup_v1: [directory name, mount options...] of every v1 hierarchy, for a cgroup mount; empty on v2.
+        autostart: the container does not wait for a start.
         holder: replace the process by the holder.
         die_with_spawner: the container ends with whoever made it.
         filter_flags: flags of seccomp(2) when slot ``filter`` holds a compiled program, else None.
@@ -49,6 +50,7 @@ class Surroundings:
     """
 
     __slots__ = (
+        "autostart",
         "bundle",
         "cgroup_v1",
         "cgroup_v2",
@@ -68,6 +70,7 @@ class Surroundings:
         procs: list[str] | None = None,
         cgroup_v2: str | None = None,
         cgroup_v1: list[list[str]] | None = None,
+        autostart: bool = False,
         holder: bool = False,
         die_with_spawner: bool = False,
         filter_flags: int | None = None,
@@ -78,6 +81,7 @@ class Surroundings:
         self.procs = procs or []
         self.cgroup_v2 = cgroup_v2
         self.cgroup_v1 = cgroup_v1 or []
+        self.autostart = autostart
         self.holder = holder
         self.die_with_spawner = die_with_spawner
         self.filter_flags = filter_flags
@@ -87,7 +91,7 @@ class Surroundings:
 def container_plan(config: Config, around: Surroundings) -> Plan:
     """The plan that creates a container and leaves its init waiting for the start.
 
-    Slots that it expects: ``reply``, ``listen``, ``stdio0`` to ``stdio2`` unless ``process.terminal``, ``filter`` if flags
+    Slots that it expects: ``reply``, ``listen`` unless it starts by itself, ``stdio0`` to ``stdio2`` unless ``process.terminal``, ``filter`` if flags
     are given, ``holder`` if wanted, one ``fdN`` for each extra fd.
 
     Raises:
@@ -97,9 +101,7 @@ def container_plan(config: Config, around: Surroundings) -> Plan:
     new = {each.type for each in linux.namespaces if not each.path}
     idmaps = _idmaps(config) if "user" in new else None
     owner = (host_id(idmaps[0], 0), host_id(idmaps[1], 0)) if idmaps else (0, 0)
-    mounts = MountPlan(
-        config.mounts, bundle=around.bundle, idmaps=idmaps, owner=owner, cgroup_v1=around.cgroup_v1
-    )
+    mounts = MountPlan(config.mounts, bundle=around.bundle, idmaps=idmaps, owner=owner, cgroup_v1=around.cgroup_v1)
     v1_cgroup_namespace = "cgroup" in new and around.cgroup_v2 is None
     flags = sum(sched.NAMESPACES[kind] for kind in new)
     if v1_cgroup_namespace:
@@ -115,10 +117,11 @@ def container_plan(config: Config, around: Surroundings) -> Plan:
     enter += _names(config, new)
     enter += _root(config, mounts, in_user_namespace=idmaps is not None)
     enter += _privileges(config.process, around)
-    enter += [["ready"], ["wait_start"], *_execution(config.process, around)]
+    enter += [["ready"], *([] if around.autostart else [["wait_start"]]), *_execution(config.process, around)]
     return {
         "prepare": [*opened, *_prepare_root(config, mounts, idmaps, owner, around.bundle)],
         "join": join,
+        "pid_of": None,
         "clone": flags,
         "idmaps": idmaps,
         "cgroups": {"procs": around.procs, "v2": around.cgroup_v2},
@@ -137,26 +140,24 @@ def exec_plan(process: Process, config: Config, init: tuple[int, int], around: S
         init: (pid, start time) of the container's init.
         around: as for ``container_plan``.
     """
-    flags = sum(sched.NAMESPACES[each.type] for each in config.linux.namespaces)
-    enter: list[Step] = [["new_session"], ["new_keyring", around.id], ["open_root"]]
+    flags = sum(sched.NAMESPACES[each.type] for each in config.linux.namespaces if each.type != "pid")
+    enter: list[Step] = [["join_init", "init", flags]] if flags else []
     if config.linux.namespace("user"):
-        enter.insert(0, ["become_root"])
+        enter.append(["become_root"])
+    enter += [["new_session"], ["new_keyring", around.id], ["open_root"]]
     if process.terminal:
         size = process.console_size
-        enter.append(
-            ["open_console", size.height if size else 0, size.width if size else 0, process.user.uid]
-        )
+        enter.append(["open_console", size.height if size else 0, size.width if size else 0, process.user.uid])
     enter += _privileges(process, around)
     enter += _execution(process, around)
     return {
         "prepare": [["open_init", "init", *init]],
-        "join": [["init", flags]],
+        "join": [],
+        "pid_of": "init" if config.linux.namespace("pid") else None,
         "clone": 0,
         "idmaps": None,
         "cgroups": {"procs": around.procs, "v2": around.cgroup_v2},
-        "oom_score": process.oom_score_adj
-        if process.oom_score_adj is not None
-        else config.process.oom_score_adj,
+        "oom_score": process.oom_score_adj if process.oom_score_adj is not None else config.process.oom_score_adj,
         "enter": enter,
         "holder": False,
     }
@@ -223,19 +224,13 @@ def _names(config: Config, new: set[str]) -> list[Step]:
 
 
 def _prepare_root(
-    config: Config,
-    mounts: MountPlan,
-    idmaps: list[list[list[int]]] | None,
-    owner: tuple[int, int],
-    bundle: str,
+    config: Config, mounts: MountPlan, idmaps: list[list[list[int]]] | None, owner: tuple[int, int], bundle: str
 ) -> list[Step]:
     path = config.root.path if config.root.path.startswith("/") else f"{bundle}/{config.root.path}"
     root_maps = None
     if config.annotations.get(IDMAP):
         if config.annotations[IDMAP] != "root" or idmaps is None:
-            raise ConfigError(
-                f"$.annotations[{IDMAP!r}]: takes 'root', and needs a new user namespace with mappings"
-            )
+            raise ConfigError(f"$.annotations[{IDMAP!r}]: takes 'root', and needs a new user namespace with mappings")
         root_maps = idmaps
     # Device nodes of the image must not open devices; those of the runtime live on the mount at /dev.
     attributes = m.MOUNT_ATTR_NODEV if any(each.destination == "/dev" for each in config.mounts) else 0
@@ -262,17 +257,13 @@ def overlay_limits(text: str) -> tuple[int, int]:
         values = {key: int(value) for key, value in (item.split("=") for item in text.split(","))}
         return values.pop("size"), values.pop("inodes")
     except (ValueError, KeyError):
-        raise ConfigError(
-            f"$.annotations[{OVERLAY!r}]: expected 'size=BYTES,inodes=N', got {text!r}"
-        ) from None
+        raise ConfigError(f"$.annotations[{OVERLAY!r}]: expected 'size=BYTES,inodes=N', got {text!r}") from None
 
 
 def _root(config: Config, mounts: MountPlan, *, in_user_namespace: bool) -> list[Step]:
     linux = config.linux
     if not linux.namespace("mount"):
-        raise ConfigError(
-            "$.linux.namespaces: a container without a mount namespace of its own is not supported"
-        )
+        raise ConfigError("$.linux.namespaces: a container without a mount namespace of its own is not supported")
     wanted = PROPAGATION.get(linux.rootfs_propagation, m.MS_PRIVATE | m.MS_REC)
     steps: list[Step] = [["propagation", wanted], ["attach_root", "root", 0], *mounts.enter]
     for name, major, minor in DEVICES:
@@ -286,15 +277,11 @@ def _root(config: Config, mounts: MountPlan, *, in_user_namespace: bool) -> list
         else:
             mode = 0o666 if device.file_mode is None else device.file_mode & 0o7777
             numbers = (device.major or 0, device.minor or 0)
-            steps.append(
-                ["make_device", device.path, device.type, *numbers, mode, device.uid or 0, device.gid or 0]
-            )
+            steps.append(["make_device", device.path, device.type, *numbers, mode, device.uid or 0, device.gid or 0])
     steps += [["symlink", path, target] for path, target in _LINKS]
     if config.process.terminal:
         size = config.process.console_size
-        steps.append(
-            ["open_console", size.height if size else 0, size.width if size else 0, config.process.user.uid]
-        )
+        steps.append(["open_console", size.height if size else 0, size.width if size else 0, config.process.user.uid])
         steps.append(["bind_console", "/dev/console"])
     steps += [["read_only", path] for path in linux.readonly_paths]
     steps += [["mask", path] for path in linux.masked_paths]

@@ -30,6 +30,12 @@ def become_root(context: Context) -> None:
     prctl.set_dumpable(0)
 
 
+@operation("join the namespaces of {0} (flags {1:#x})")
+def join_init(context: Context, slot: str, flags: int) -> None:
+    """Join the container's namespaces but that of pids, in which this process was born."""
+    sched.setns(context.fds[slot], flags)
+
+
 @operation("enter a new cgroup namespace")
 def unshare_cgroup(context: Context) -> None:
     """On v1 only after the join, or the namespace's root would be the spawner's cgroup."""

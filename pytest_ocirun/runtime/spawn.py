@@ -5,6 +5,8 @@ A plan is a plain JSON object:
     prepare     steps replayed here, before the clone
     join        [[slot, CLONE_NEW* flags], ...]: namespaces to be in before the clone; then an intermediate does it,
                 whose last act is clone3(CLONE_PARENT), so that the new process is the spawner's child all the same
+    pid_of      slot of a pidfd whose pid namespace the new process is born in, or null. The spawner itself points its
+                pid_for_children there for the time of the clone: that saves the intermediate
     clone       CLONE_NEW* flags of the new process
     idmaps      [uid rows, gid rows] of a new user namespace, or null
     cgroups     {"procs": [cgroup.procs files], "v2": directory or null}
@@ -82,6 +84,8 @@ def _clone(plan: Plan, context: Context) -> tuple[int, int, int]:
             cgroup = os.open(plan["cgroups"]["v2"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         if plan["join"]:
             pid, pidfd = _clone_joined(plan, context, wait, cgroup)
+        elif plan["pid_of"]:
+            pid, pidfd = _clone_into_pid_namespace(plan, context, wait, cgroup)
         else:
             pid, pidfd = sched.clone3(plan["clone"], cgroup=cgroup)
             if pid == 0:
@@ -94,6 +98,21 @@ def _clone(plan: Plan, context: Context) -> tuple[int, int, int]:
         if cgroup is not None:
             os.close(cgroup)
     return pid, pidfd, go
+
+
+def _clone_into_pid_namespace(plan: Plan, context: Context, wait: int, cgroup: int | None) -> tuple[int, int]:
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        sched.setns(context.fds[plan["pid_of"]], sched.CLONE_NEWPID)
+        try:
+            pid, pidfd = sched.clone3(plan["clone"], cgroup=cgroup)
+            if pid == 0:
+                _child(plan, context, wait)
+        finally:
+            sched.setns(own, sched.CLONE_NEWPID)
+    finally:
+        os.close(own)
+    return pid, pidfd
 
 
 def _clone_joined(plan: Plan, context: Context, wait: int, cgroup: int | None) -> tuple[int, int]:
@@ -127,10 +146,7 @@ def _join_and_clone(plan: Plan, context: Context, wait: int, answer: int) -> Non
             _child(plan, context, wait)
         os.write(answer, json.dumps([pid, 0, ""]).encode())
     except OSError as error:
-        os.write(
-            answer,
-            json.dumps([0, error.errno, f"join the container's namespaces: {error.strerror}"]).encode(),
-        )
+        os.write(answer, json.dumps([0, error.errno, f"join the container's namespaces: {error.strerror}"]).encode())
     finally:
         os._exit(0)
 
