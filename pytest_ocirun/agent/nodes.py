@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+import _pytest.mark
 import pytest
 
 from pytest_ocirun.agent import reports
@@ -139,5 +140,9 @@ def _keywords(node: Any) -> List[str]:
     """What ``-k`` may match beside names and marks: extra matches, and a function's attributes."""
     names = {str(name) for name in node.extra_keyword_matches}
     function = getattr(node, "function", None) if isinstance(node, pytest.Item) else None
-    names.update(str(name) for name in getattr(function, "__dict__", {}))
+    names.update(str(name) for name in getattr(function, "__dict__", {}) if _matchable(name))
     return sorted(names)
+
+
+# Since pytest 9.2 not every attribute of a function can be matched; before, each one could.
+_matchable = getattr(_pytest.mark, "_is_matchable_function_attribute", lambda name: True)

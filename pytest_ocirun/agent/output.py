@@ -9,6 +9,29 @@ from __future__ import annotations
 import os
 import stat
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def bound(manager: Any, limit: int) -> None:
+    """Have pytest's capture manager cut its files whenever a captured phase ends, before it reads them.
+
+    An instance's method is replaced rather than a hook wrapped: a wrapper would show in every native traceback.
+
+    Args:
+        manager: the plugin "capturemanager", or None.
+        limit: bytes for each of the two streams.
+    """
+    if manager is not None:
+        suspend = manager.suspend_global_capture
+
+        def suspend_bounded(in_: bool = False) -> None:
+            cut(limit)
+            suspend(in_=in_)
+
+        manager.suspend_global_capture = suspend_bounded
+
 
 def cut(limit: int) -> None:
     """Shorten both capture files to about *limit* bytes: the beginning, a note, the end."""

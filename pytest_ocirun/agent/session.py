@@ -65,6 +65,7 @@ class Guest:
     def pytest_configure(self, config: pytest.Config) -> None:
         self.on_configured()
         config.addinivalue_line("markers", "ocirun(**settings): read by the host")
+        output.bound(config.pluginmanager.getplugin("capturemanager"), self._limit)
         if self._enumerating:
             config.pluginmanager.register(_StopAtFiles())
 
@@ -144,14 +145,6 @@ class Guest:
                 item.funcargs = None  # type: ignore[attr-defined]
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         return True
-
-    @pytest.hookimpl(hookwrapper=True, trylast=True)
-    def pytest_runtest_setup(self) -> Iterator[None]:
-        """Cut what the phase wrote, before pytest reads it all into memory."""
-        yield
-        output.cut(self._limit)
-
-    pytest_runtest_call = pytest_runtest_teardown = pytest_runtest_setup
 
     def _item(self, index: Optional[int]) -> Optional[pytest.Item]:
         return None if index is None else self._items[index]

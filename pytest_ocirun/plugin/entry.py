@@ -61,7 +61,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, Any, Any]:
     """Keep the tree's conftests and import paths out of this process when its tests run inside."""
-    if not wants_inside(early_config, early_config.known_args_namespace):
+    option = early_config.known_args_namespace
+    if any(getattr(option, f"ocirun_{name}") for name, *_ in SETTINGS):
+        from pytest_ocirun.plugin.rootdir import mend
+
+        mend(early_config)
+    if not wants_inside(early_config, option):
         return (yield)
     from pytest_ocirun.plugin.session import Inside
 
