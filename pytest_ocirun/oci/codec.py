@@ -113,9 +113,7 @@ class Document:
 
     def __repr__(self) -> str:
         present = {
-            name: value
-            for name, value in vars(self).items()
-            if value is not False and value not in (None, "", [], {})
+            name: value for name, value in vars(self).items() if value is not False and value not in (None, "", [], {})
         }
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in present.items())})"
 
@@ -133,9 +131,7 @@ def fields(cls: type[Document]) -> tuple[_Field, ...]:
 
 def _compile(cls: type[Document]) -> Iterator[_Field]:
     for name, annotation in cls.__annotations__.items():
-        yield _Field(
-            name, cls._names.get(name) or _camel(name), _reader(annotation), vars(cls).get(name, _MISSING)
-        )
+        yield _Field(name, cls._names.get(name) or _camel(name), _reader(annotation), vars(cls).get(name, _MISSING))
 
 
 def _camel(name: str) -> str:

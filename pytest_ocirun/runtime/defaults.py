@@ -54,14 +54,7 @@ READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysr
 NAMESPACES = ("pid", "network", "ipc", "uts", "mount", "cgroup")
 """All but ``user``, which needs mappings, and ``time``, which nobody misses."""
 
-_DEVICES = (
-    ("null", 1, 3),
-    ("zero", 1, 5),
-    ("full", 1, 7),
-    ("random", 1, 8),
-    ("urandom", 1, 9),
-    ("tty", 5, 0),
-)
+_DEVICES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
 
 _MOUNTS = (
     ("/proc", "proc", "proc", ""),
@@ -83,9 +76,7 @@ def default_mounts(*, rootless: bool = False) -> list[Mount]:
             host's is bound.
     """
     mounts = [
-        Mount(
-            destination=destination, type=kind, source=source, options=options.split(",") if options else []
-        )
+        Mount(destination=destination, type=kind, source=source, options=options.split(",") if options else [])
         for destination, kind, source, options in _MOUNTS
     ]
     if rootless:
@@ -155,10 +146,7 @@ def _spec_namespaces(*, rootless: bool) -> list[str]:
 
 
 def confine(
-    config: Config,
-    uid_mappings: list[IDMapping],
-    gid_mappings: list[IDMapping],
-    seccomp: Seccomp | None = None,
+    config: Config, uid_mappings: list[IDMapping], gid_mappings: list[IDMapping], seccomp: Seccomp | None = None
 ) -> None:
     """Make a configuration fit for code that is not trusted; what it mounts is left to the caller.
 

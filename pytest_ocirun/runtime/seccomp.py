@@ -63,14 +63,7 @@ _NEWER = {
 _UNKNOWN = -1
 _MAGIC = b"ocirun filter 1"
 _DIGEST = 32
-_LIBRARY_FOLDERS = (
-    "/usr/lib/{0}-linux-gnu",
-    "/lib/{0}-linux-gnu",
-    "/usr/lib64",
-    "/lib64",
-    "/usr/lib",
-    "/lib",
-)
+_LIBRARY_FOLDERS = ("/usr/lib/{0}-linux-gnu", "/lib/{0}-linux-gnu", "/usr/lib64", "/lib64", "/usr/lib", "/lib")
 
 
 class Program:
@@ -166,8 +159,7 @@ class _Compiler:
     def add_rule(self, rule: Syscall, path: str) -> None:
         action = _action(rule.action, rule.errno_ret)
         conditions = [
-            self._library.Arg(each.index, OPERATORS[each.op], each.value, each.value_two or 0)
-            for each in rule.args
+            self._library.Arg(each.index, OPERATORS[each.op], each.value, each.value_two or 0) for each in rule.args
         ]
         for name in rule.names:
             number = self._resolve(name)
@@ -311,9 +303,7 @@ def _read_entry(directory: int, name: str) -> tuple[bytes, list[str]] | None:
     if digest != _digest(content):
         return None
     magic, names, code = content.split(b"\n", 2)
-    return (
-        (code, names.decode().split()) if magic == _MAGIC and code and len(code) % INSTRUCTION == 0 else None
-    )
+    return (code, names.decode().split()) if magic == _MAGIC and code and len(code) % INSTRUCTION == 0 else None
 
 
 def _write_entry(directory: int, name: str, program: Program) -> None:

@@ -68,9 +68,7 @@ def check_filter(seccomp: Seccomp, path: str = "$.linux.seccomp") -> None:
         ConfigError: a name is unknown, or a number is where none belongs or out of range.
         Unsupported: the filter needs a listener.
     """
-    _check_action(
-        seccomp.default_action, seccomp.default_errno_ret, f"{path}.defaultAction", f"{path}.defaultErrnoRet"
-    )
+    _check_action(seccomp.default_action, seccomp.default_errno_ret, f"{path}.defaultAction", f"{path}.defaultErrnoRet")
     for index, name in enumerate(seccomp.architectures):
         _check_word(name, ARCHITECTURES, f"{path}.architectures[{index}]")
     for index, name in enumerate(seccomp.flags):

@@ -48,15 +48,7 @@ WORDS = (
 )
 """Values that an attribute must not have, and what to do instead."""
 
-MOUNT_OPTIONS = (
-    "remount",
-    "tmpcopyup",
-    "copy-symlink",
-    "src-nofollow",
-    "dest-nofollow",
-    "iversion",
-    "noiversion",
-)
+MOUNT_OPTIONS = ("remount", "tmpcopyup", "copy-symlink", "src-nofollow", "dest-nofollow", "iversion", "noiversion")
 """Mount options of other runtimes or of mount(8) that would otherwise go to the file system as data."""
 
 RECURSIVE_CLEARING = ("rrw", "rsuid", "rdev", "rexec", "ratime", "rdiratime", "rsymfollow")
@@ -86,9 +78,7 @@ def refuse_unsupported(config: Config) -> None:
             if value == word:
                 raise Unsupported(f"{path}: {word!r} is not supported", hint=advice)
     if config.linux.namespace("mount") is None:
-        raise Unsupported(
-            "$.linux.namespaces: a container in the runtime's own mount namespace is not supported"
-        )
+        raise Unsupported("$.linux.namespaces: a container in the runtime's own mount namespace is not supported")
     for index, mount in enumerate(config.mounts):
         _refuse_mount(mount, f"$.mounts[{index}]")
     _refuse_devices(config)
@@ -141,9 +131,7 @@ def _refuse_present(document: Document, attribute: str, path: str) -> None:
 def _refuse_mount(mount: Mount, path: str) -> None:
     options = set(mount.options)
     bind = mount.type in ("bind", "none") or not options.isdisjoint(("bind", "rbind"))
-    refused = options.intersection(
-        (*MOUNT_OPTIONS, *RECURSIVE_CLEARING, *(() if bind else RECURSIVE_SETTING))
-    )
+    refused = options.intersection((*MOUNT_OPTIONS, *RECURSIVE_CLEARING, *(() if bind else RECURSIVE_SETTING)))
     if not bind and mount.type != "overlay":
         refused |= options.intersection(("idmap", "ridmap"))
     if refused:

@@ -71,16 +71,16 @@ def test_absent_properties() -> None:
     """Absent is empty or None, and is not written again."""
     tree = decode(Tree, {"text": "x"})
 
-    assert (
-        tree.flag,
-        tree.maybe,
-        tree.count,
-        tree.zero,
-        tree.odd_name,
-        tree.words,
-        tree.leaf,
-        tree.texts,
-    ) == (False, None, None, 0, "", [], None, {})
+    assert (tree.flag, tree.maybe, tree.count, tree.zero, tree.odd_name, tree.words, tree.leaf, tree.texts) == (
+        False,
+        None,
+        None,
+        0,
+        "",
+        [],
+        None,
+        {},
+    )
     assert encode(tree) == {"text": "x", "zero": 0, "group": {"name": ""}}
 
 

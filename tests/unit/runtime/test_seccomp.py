@@ -30,9 +30,7 @@ def _allowing(*rules: Syscall, **properties: object) -> Seccomp:
     return Seccomp(default_action="SCMP_ACT_ERRNO", syscalls=list(rules), **properties)  # type: ignore[arg-type]
 
 
-def _rule(
-    names: str, *args: SyscallArg, action: str = "SCMP_ACT_ALLOW", errno_ret: int | None = None
-) -> Syscall:
+def _rule(names: str, *args: SyscallArg, action: str = "SCMP_ACT_ALLOW", errno_ret: int | None = None) -> Syscall:
     return Syscall(names=names.split(), action=action, errno_ret=errno_ret, args=list(args))
 
 
@@ -107,9 +105,7 @@ def test_action(action: str, number: int | None, answer: int) -> None:
     rule = compile_filter(
         Seccomp(default_action="SCMP_ACT_ALLOW", syscalls=[_rule("read", action=action, errno_ret=number)])
     )
-    default = compile_filter(
-        Seccomp(default_action=action, default_errno_ret=number, syscalls=[_rule("read openat2")])
-    )
+    default = compile_filter(Seccomp(default_action=action, default_errno_ret=number, syscalls=[_rule("read openat2")]))
 
     assert (answer, bpf.ALLOW) == (bpf.run(rule.code, _READ), bpf.run(rule.code, _WRITE))
     assert (answer, bpf.ALLOW) == (bpf.run(default.code, _GETPID), bpf.run(default.code, _READ))
@@ -156,9 +152,7 @@ def test_architectures_are_added_to_the_native_one() -> None:
 
 def test_flags_stand_beside_the_program() -> None:
     """They are no part of the code."""
-    filter_ = _allowing(
-        _rule("read"), flags=["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"] * 2
-    )
+    filter_ = _allowing(_rule("read"), flags=["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"] * 2)
 
     assert compile_filter(filter_).flags == 6
 
@@ -169,10 +163,7 @@ def test_flags_stand_beside_the_program() -> None:
         (Seccomp(default_action="ALLOW"), "$.linux.seccomp.defaultAction: 'ALLOW' is none of "),
         (Seccomp(default_action="SCMP_ACT_KILL", default_errno_ret=1), "$.linux.seccomp.defaultErrnoRet: "),
         (_allowing(_rule("read", action="X")), "$.linux.seccomp.syscalls[0].action: 'X'"),
-        (
-            _allowing(_rule("read", errno_ret=3)),
-            "$.linux.seccomp.syscalls[0].errnoRet: SCMP_ACT_ALLOW takes no",
-        ),
+        (_allowing(_rule("read", errno_ret=3)), "$.linux.seccomp.syscalls[0].errnoRet: SCMP_ACT_ALLOW takes no"),
         (_allowing(_rule("")), "$.linux.seccomp.syscalls[0].names: must name"),
         (_allowing(architectures=["SCMP_ARCH_Z80"]), "$.linux.seccomp.architectures[0]: 'SCMP_ARCH_Z80'"),
         (_allowing(flags=["LOG"]), "$.linux.seccomp.flags[0]: 'LOG'"),

@@ -342,10 +342,7 @@ def test_honest_program_runs(program: bytes, tmp_path: Path) -> None:
 def _under(program: bytes, folder: Path, args: list[str]) -> "subprocess.CompletedProcess[str]":
     file = folder / "filter"
     file.write_bytes(program)
-    script = (
-        _ATTEMPTS.split("path, calls", maxsplit=1)[0]
-        + "load(sys.argv[1])\nos.execvp(sys.argv[2], sys.argv[2:])"
-    )
+    script = _ATTEMPTS.split("path, calls", maxsplit=1)[0] + "load(sys.argv[1])\nos.execvp(sys.argv[2], sys.argv[2:])"
     return subprocess.run(
         [sys.executable, "-c", script, str(file), *args],
         capture_output=True,
