@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-_STARTTIME = 19  # field 22, counted after the closing parenthesis of comm
+_FLAGS = 6  # field 9, counted after the closing parenthesis of comm
+_STARTTIME = 19  # field 22
+_PF_EXITING = 0x4
 
 
 def stat(pid: int) -> tuple[str, int] | None:
     """The state letter of a process and its start time in clock ticks since boot; None when there is none.
 
-    Pid and start time together name a process for good: pids are used again, start times are not.
+    Pid and start time together name a process for good: pids are used again, start times are not. A process
+    on its way out counts as dead (X): the init of a pid namespace sleeps there until every zombie of the namespace
+    was reaped by its parent, which may take the host's init seconds.
     """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - pathlib is dear to import
             fields = file.read().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return fields[0].decode(), int(fields[_STARTTIME])
+    state = "X" if int(fields[_FLAGS]) & _PF_EXITING else fields[0].decode()
+    return state, int(fields[_STARTTIME])
 
 
 def is_alive(pid: int, start_time: int) -> bool:
