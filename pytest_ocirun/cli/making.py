@@ -81,11 +81,7 @@ def discard(runtime: Runtime, container_id: str, child: Child) -> None:
     """End a container that was made here and remove it; gone already is fine."""
     from pytest_ocirun.errors import ContainerNotFound
 
-    child.kill()
-    try:
-        child.wait()
-    except OcirunError:
-        pass  # why it could not be set up is being reported already
+    reap(child)
     try:
         runtime.delete(container_id, force=True)
     except ContainerNotFound:
@@ -124,3 +120,12 @@ def _check_root(bundle: str, config: Config) -> None:
     if not os.path.isdir(path):
         what = "not a directory" if os.path.exists(path) else "no such file or directory"
         raise ConfigError(f"$.root.path: {path}: {what}", hint="Unpack a root file system there, or name where it is.")
+
+
+def reap(child: Child) -> None:
+    """Kill a process that was made here, and leave no zombie: it would hold up the end of its pid namespace."""
+    child.kill()
+    try:
+        child.wait()
+    except OcirunError:
+        pass  # why it could not be set up is being reported already

@@ -1,7 +1,7 @@
-"""What a new process gets from whoever started ocirun, and what is told about it: fds, a terminal's socket, a
-pid file.
+"""What a new process gets from whoever started ocirun, and what is told about it.
 
-Responsible for the options that create, run and exec share. Must not know: containers' life.
+Responsible for: the options that create, run and exec share: fds, the terminal's socket, the pid file. Must
+not know: containers' life.
 """
 
 from __future__ import annotations

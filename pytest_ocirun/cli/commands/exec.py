@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_ocirun.cli import stdio
+from pytest_ocirun.cli import making, stdio
 from pytest_ocirun.cli.core import runtime_of, take_place
 from pytest_ocirun.cli.options import Option, Usage, Verb, decimal
 from pytest_ocirun.errors import ConfigError, WrongStatus
@@ -94,7 +94,7 @@ def run(given: Given, settings: Settings, journal: Journal) -> int:
         surface.present(child)
         return 0 if detached else _attend(child, terminal)
     except BaseException:
-        child.kill()
+        making.reap(child)
         raise
 
 
