@@ -45,7 +45,7 @@ def _seal() -> None:
 
         kernel.set_not_dumpable()
     except (ImportError, OSError) as error:
-        sys.stderr.write("ocirun: the agent cannot protect itself from the tests: %s\n" % error)
+        sys.stderr.write(f"ocirun: the agent cannot protect itself from the tests: {error}\n")
         raise SystemExit(70) from error
 
 

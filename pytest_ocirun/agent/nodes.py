@@ -14,7 +14,7 @@ from pytest_ocirun.agent import reports
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, List, Optional, Tuple
+    from typing import Any
 
 _SIMPLE = (bool, int, str, type(None))
 _MAX_TEXT = 4096
@@ -25,21 +25,21 @@ def is_file(node: Any) -> bool:
     return isinstance(node, pytest.File) and not isinstance(node, pytest.Package)
 
 
-def file_path(node: Any) -> Optional[str]:
+def file_path(node: Any) -> str | None:
     """Return the path of the test file that *node* lies in."""
     for parent in reversed(node.listchain()):
         if is_file(parent):
-            return os.fspath(parent.path)
+            return str(parent.path)
     return None
 
 
 def describe(
     session: pytest.Session,
-    items: List[pytest.Item],
-    deselected: List[pytest.Item],
-    collected: List[Tuple[pytest.Collector, pytest.CollectReport]],
-    only: Optional[str],
-) -> Tuple[List[Dict[str, Any]], Optional[Dict[str, Any]]]:
+    items: list[pytest.Item],
+    deselected: list[pytest.Item],
+    collected: list[tuple[pytest.Collector, pytest.CollectReport]],
+    only: str | None,
+) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
     """Return every collected node, and the session's own report.
 
     Parents come before children, items in the order in which they would run.
@@ -64,11 +64,11 @@ def describe(
 
 
 class _Listing:
-    def __init__(self, session: pytest.Session, only: Optional[str]) -> None:
-        self.reports: Dict[int, pytest.CollectReport] = {}
+    def __init__(self, session: pytest.Session, only: str | None) -> None:
+        self.reports: dict[int, pytest.CollectReport] = {}
         self._only = only
-        self._indices: Dict[int, int] = {id(session): -1}
-        self._nodes: List[Tuple[Any, Dict[str, Any]]] = []
+        self._indices: dict[int, int] = {id(session): -1}
+        self._nodes: list[tuple[Any, dict[str, Any]]] = []
 
     def add(self, node: Any) -> None:
         """List a collector, and its parents first."""
@@ -76,7 +76,7 @@ class _Listing:
             return
         self._append(node, _kind(node), {})
 
-    def add_item(self, item: pytest.Item, selected: bool) -> None:
+    def add_item(self, item: pytest.Item, *, selected: bool) -> None:
         """List an item; it may be listed twice if it will run twice."""
         if not self._foreign(item):
             path, lineno, domain = item.location
@@ -87,7 +87,7 @@ class _Listing:
         path = file_path(node)
         return self._only is not None and path is not None and path != self._only
 
-    def _append(self, node: Any, kind: str, extra: Dict[str, Any]) -> None:
+    def _append(self, node: Any, kind: str, extra: dict[str, Any]) -> None:
         if node.parent is not None and id(node.parent) not in self._indices:
             self._append(node.parent, _kind(node.parent), {})
         entry = {
@@ -104,7 +104,7 @@ class _Listing:
         self._indices[id(node)] = len(self._nodes)
         self._nodes.append((node, entry))
 
-    def finish(self) -> List[Dict[str, Any]]:
+    def finish(self) -> list[dict[str, Any]]:
         """Return the list, with the outcome of every collector that was asked to collect."""
         for node, entry in self._nodes:
             if entry["kind"] != "item":
@@ -121,22 +121,22 @@ def _kind(node: Any) -> str:
     return "directory" if isinstance(node, getattr(pytest, "Directory", ())) else "collector"
 
 
-def _path(node: Any, kind: str) -> Optional[str]:
+def _path(node: Any, kind: str) -> str | None:
     if kind not in ("directory", "file"):
         return None
-    path = os.fspath(node.path)
+    path = str(node.path)
     if kind == "directory" and os.path.basename(path) == "__init__.py":
         path = os.path.dirname(path)
     return path
 
 
-def _mark(mark: Any) -> Dict[str, Any]:
+def _mark(mark: Any) -> dict[str, Any]:
     args = [value for value in mark.args if isinstance(value, _SIMPLE)]
     kwargs = {str(name): value for name, value in mark.kwargs.items() if isinstance(value, _SIMPLE)}
     return {"name": str(mark.name), "args": args, "kwargs": kwargs}
 
 
-def _keywords(node: Any) -> List[str]:
+def _keywords(node: Any) -> list[str]:
     """What ``-k`` may match beside names and marks: extra matches, and a function's attributes."""
     names = {str(name) for name in node.extra_keyword_matches}
     function = getattr(node, "function", None) if isinstance(node, pytest.Item) else None
@@ -145,4 +145,4 @@ def _keywords(node: Any) -> List[str]:
 
 
 # Since pytest 9.2 not every attribute of a function can be matched; before, each one could.
-_matchable = getattr(_pytest.mark, "_is_matchable_function_attribute", lambda name: True)
+_matchable = getattr(_pytest.mark, "_is_matchable_function_attribute", lambda _: True)

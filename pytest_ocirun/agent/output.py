@@ -26,7 +26,7 @@ def bound(manager: Any, limit: int) -> None:
     if manager is not None:
         suspend = manager.suspend_global_capture
 
-        def suspend_bounded(in_: bool = False) -> None:
+        def suspend_bounded(in_: bool = False) -> None:  # noqa: FBT001, FBT002 - as the method it replaces
             cut(limit)
             suspend(in_=in_)
 
@@ -47,7 +47,7 @@ def cut(limit: int) -> None:
 def _cut(descriptor: int, size: int, limit: int) -> None:
     half = limit // 2
     end = os.pread(descriptor, half, size - half)
-    note = "\n[ocirun: {} bytes cut, the limit is {}]\n".format(size - 2 * half, limit).encode("ascii")
+    note = f"\n[ocirun: {size - 2 * half} bytes cut, the limit is {limit}]\n".encode("ascii")
     os.ftruncate(descriptor, half)
     os.lseek(descriptor, half, os.SEEK_SET)
     os.write(descriptor, note + end)

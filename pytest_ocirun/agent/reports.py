@@ -5,14 +5,17 @@ Anything a plugin hung on a report stays here.
 
 from __future__ import annotations
 
+import math
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, List, Optional
+    from typing import Any, Callable
 
+_SLACK = 200  # room for the note that was put where captured output was cut already
 _SCALARS = (bool, int, float, str, type(None))
 
 
-def shape(serialise: Callable[..., Any], report: Any, config: Any, limit: int) -> Dict[str, Any]:
+def shape(serialise: Callable[..., Any], report: Any, config: Any, limit: int) -> dict[str, Any]:
     """Return one phase's report.
 
     Args:
@@ -23,7 +26,7 @@ def shape(serialise: Callable[..., Any], report: Any, config: Any, limit: int) -
     """
     data = serialise(config=config, report=report)
     path, lineno, domain = report.location
-    shaped = {
+    return {
         "when": report.when,
         "outcome": report.outcome,
         "longrepr": _longrepr(report, data),
@@ -36,10 +39,9 @@ def shape(serialise: Callable[..., Any], report: Any, config: Any, limit: int) -
         "properties": [[str(name), _scalar(value)] for name, value in report.user_properties],
         "wasxfail": str(report.wasxfail) if hasattr(report, "wasxfail") else None,
     }
-    return shaped
 
 
-def shape_subtest(serialise: Callable[..., Any], report: Any, config: Any, limit: int) -> Dict[str, Any]:
+def shape_subtest(serialise: Callable[..., Any], report: Any, config: Any, limit: int) -> dict[str, Any]:
     """Return the report of one subtest: a phase's report and what the subtest was called."""
     shaped = shape(serialise, report, config, limit)
     context = report.context
@@ -50,9 +52,9 @@ def shape_subtest(serialise: Callable[..., Any], report: Any, config: Any, limit
     return shaped
 
 
-def shape_collect(report: Any) -> Dict[str, Any]:
+def shape_collect(report: Any) -> dict[str, Any]:
     """Return a collector's report, without the nodes it found."""
-    data = report._to_json()
+    data = report._to_json()  # noqa: SLF001 - as pytest_report_to_serializable does, without a configuration
     return {
         "outcome": report.outcome,
         "longrepr": _longrepr(report, data),
@@ -60,7 +62,7 @@ def shape_collect(report: Any) -> Dict[str, Any]:
     }
 
 
-def _longrepr(report: Any, data: Dict[str, Any]) -> Any:
+def _longrepr(report: Any, data: dict[str, Any]) -> Any:
     """What pytest makes of it; an object of which it makes plain text is told apart from a text."""
     serialised = data.get("longrepr")
     if isinstance(serialised, str) and not isinstance(report.longrepr, str):
@@ -68,7 +70,7 @@ def _longrepr(report: Any, data: Dict[str, Any]) -> Any:
     return _plain(serialised)
 
 
-def shrink(shaped: Dict[str, Any], text: str, limit: int) -> None:
+def shrink(shaped: dict[str, Any], text: str, limit: int) -> None:
     """Cut a shaped report in place until it fits into a frame: sections first, then the traceback becomes text."""
     shaped["sections"] = [[name, _cut(content, limit)] for name, content in shaped["sections"][:64]]
     if isinstance(shaped["longrepr"], dict):
@@ -81,23 +83,23 @@ def shrink(shaped: Dict[str, Any], text: str, limit: int) -> None:
 
 def _cut(text: str, limit: int) -> str:
     """Keep the beginning and the end of a text that is too long, and say what is missing."""
-    if len(text) <= limit:
+    if len(text) <= limit + _SLACK:
         return text
     half = limit // 2
-    return "%s\n[ocirun: %d characters cut]\n%s" % (text[:half], len(text) - 2 * half, text[len(text) - half :])
+    return f"{text[:half]}\n[ocirun: {len(text) - 2 * half} characters cut]\n{text[len(text) - half :]}"
 
 
 def _scalar(value: Any) -> Any:
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+    if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value if type(value) in _SCALARS else str(value)
 
 
-def _plain(value: Any) -> Optional[Any]:
+def _plain(value: Any) -> Any | None:
     """Return *value* with nothing but dicts, lists and scalars in it."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        plain: List[Any] = [_plain(item) for item in value]
+        plain: list[Any] = [_plain(item) for item in value]
         return plain
     return _scalar(value)

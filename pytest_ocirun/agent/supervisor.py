@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import select
 import signal
-import socket
 
 from pytest_ocirun.agent import wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Callable, Dict, Optional
+    import socket
+    from typing import Callable
 
 _CHUNK = 65536
 _HIGH_WATER = 4 * 1024 * 1024
@@ -35,10 +35,12 @@ class Pipe:
 
     @property
     def wants_read(self) -> bool:
+        """Whether there is room for more."""
         return self.open and len(self._queue) < _HIGH_WATER
 
     @property
     def wants_write(self) -> bool:
+        """Whether anything waits to be passed on."""
         return bool(self._queue)
 
     def read(self) -> None:
@@ -78,14 +80,14 @@ class Supervisor:
     def __init__(self, host: socket.socket, worker: socket.socket, pid: int) -> None:
         self._host = host
         self._pid = pid
-        self._status: Optional[int] = None
-        self._breach: Optional[str] = None
+        self._status: int | None = None
+        self._breach: str | None = None
         self._up = Pipe(worker, host, wire.WORKER)
         self._down = Pipe(host, worker, wire.HOST)
         self._wakeup, wakeup_writer = os.pipe()
         for descriptor in (self._wakeup, wakeup_writer):
             os.set_blocking(descriptor, False)
-        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(wakeup_writer, warn_on_full_buffer=False)
         host.setblocking(False)
         worker.setblocking(False)
@@ -105,12 +107,12 @@ class Supervisor:
         while self._up.wants_write and self._turn(_DRAIN_SECONDS):
             pass
 
-    def _turn(self, timeout: Optional[float]) -> bool:
+    def _turn(self, timeout: float | None) -> bool:
         """Wait once and serve what is ready; False when nothing was."""
-        actions: Dict[int, Callable[[int], None]] = {self._wakeup: self._on_child}
+        actions: dict[int, Callable[[int], None]] = {self._wakeup: self._on_child}
         poll = select.poll()
         poll.register(self._wakeup, select.POLLIN)
-        masks: Dict[int, int] = {}
+        masks: dict[int, int] = {}
         for pipe in (self._up, self._down):
             if pipe.wants_read:
                 masks[pipe.source.fileno()] = masks.get(pipe.source.fileno(), 0) | select.POLLIN
@@ -163,7 +165,7 @@ class Supervisor:
         except OSError:
             pass
 
-    def _ended(self) -> Dict[str, object]:
+    def _ended(self) -> dict[str, object]:
         status = self._status or 0
         signalled = os.WIFSIGNALED(status)
         return {

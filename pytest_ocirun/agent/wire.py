@@ -27,7 +27,7 @@ import struct
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from typing import Any, Dict, Iterator, Optional, Tuple
+    from typing import Any, Iterator
 
 HOST = 72
 SUPERVISOR = 83
@@ -41,7 +41,7 @@ class WireError(Exception):
     """The other side broke the framing, or went away in the middle of a frame."""
 
 
-def encode(origin: int, message: Dict[str, Any]) -> bytes:
+def encode(origin: int, message: dict[str, Any]) -> bytes:
     """Return the frame for *message*.
 
     Raises:
@@ -49,11 +49,11 @@ def encode(origin: int, message: Dict[str, Any]) -> bytes:
     """
     body = json.dumps(message, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii")
     if len(body) > MAX_FRAME:
-        raise WireError("a message of %d bytes does not fit into a frame of %d" % (len(body), MAX_FRAME))
+        raise WireError(f"a message of {len(body)} bytes does not fit into a frame of {MAX_FRAME}")
     return HEADER.pack(origin, len(body)) + body
 
 
-def decode(body: bytes) -> Dict[str, Any]:
+def decode(body: bytes) -> dict[str, Any]:
     """Return the message in a frame's body.
 
     Raises:
@@ -62,14 +62,14 @@ def decode(body: bytes) -> Dict[str, Any]:
     try:
         message = json.loads(body.decode("ascii"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise WireError("a message that is no JSON (%s)" % (error,)) from error
+        raise WireError(f"a message that is no JSON ({error})") from error
     if not isinstance(message, dict):
         raise WireError("a message that is no JSON object")
     return message
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError("%s is no JSON" % name)
+    raise ValueError(f"{name} is no JSON")
 
 
 class Decoder:
@@ -82,7 +82,7 @@ class Decoder:
         """Add what one read returned."""
         self._buffer += data
 
-    def frames(self) -> Iterator[Tuple[int, bytes]]:
+    def frames(self) -> Iterator[tuple[int, bytes]]:
         """Yield origin and body of every whole frame that has arrived.
 
         Raises:
@@ -91,7 +91,7 @@ class Decoder:
         while len(self._buffer) >= HEADER.size:
             origin, length = HEADER.unpack_from(self._buffer)
             if length > MAX_FRAME:
-                raise WireError("a frame of %d bytes where %d is the most" % (length, MAX_FRAME))
+                raise WireError(f"a frame of {length} bytes where {MAX_FRAME} is the most")
             end = HEADER.size + length
             if len(self._buffer) < end:
                 return
@@ -112,22 +112,22 @@ class Channel:
         self._sock = sock
         self._origin = origin
 
-    def send(self, message: Dict[str, Any]) -> None:
+    def send(self, message: dict[str, Any]) -> None:
         """Send one message, whole."""
         self._sock.sendall(encode(self._origin, message))
 
-    def receive(self) -> Optional[Dict[str, Any]]:
+    def receive(self) -> dict[str, Any] | None:
         """Return the next message, or None when the other side has gone."""
         header = self._exactly(HEADER.size)
         if header is None:
             return None
         _, length = HEADER.unpack(header)
         if length > MAX_FRAME:
-            raise WireError("a frame of %d bytes where %d is the most" % (length, MAX_FRAME))
+            raise WireError(f"a frame of {length} bytes where {MAX_FRAME} is the most")
         body = self._exactly(length)
         return None if body is None else decode(body)
 
-    def _exactly(self, size: int) -> Optional[bytes]:
+    def _exactly(self, size: int) -> bytes | None:
         data = bytearray()
         while len(data) < size:
             part = self._sock.recv(size - len(data))

@@ -10,11 +10,11 @@ import io
 import os
 import sys
 
-from pytest_ocirun.agent import wire
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, List, Optional
+    from typing import Any
+
+    from pytest_ocirun.agent import wire
 
 _AGENT_ROOT = "/.ocirun"
 _STDERR_TAIL = 256 * 1024
@@ -42,20 +42,21 @@ def work(channel: wire.Channel) -> int:
     return _serve(channel, order, session.Guest(channel, order))
 
 
-def _serve(channel: wire.Channel, order: Dict[str, Any], guest: Any) -> int:
+def _serve(channel: wire.Channel, order: dict[str, Any], guest: Any) -> int:
     import pytest
 
     _extend_path(order["paths"])
-    stderr, sys.stderr = sys.stderr, Tee(sys.stderr)
+    stderr = sys.stderr
+    tee = Tee(stderr)
+    sys.stderr = tee
     guest.on_configured = lambda: setattr(sys, "stderr", stderr)
     try:
         status = int(pytest.main(order["argv"], plugins=[guest]))
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else 1
-    text = sys.stderr.text() if isinstance(sys.stderr, Tee) else ""
     if not guest.answered:
         reason = "usage" if status == 4 else "crash"
-        channel.send({"type": "broken", "reason": reason, "text": guest.internal_error or text})
+        channel.send({"type": "broken", "reason": reason, "text": guest.internal_error or tee.text()})
     return status
 
 
@@ -75,7 +76,7 @@ def _leave_no_trace() -> None:
         del sys.modules[name]
 
 
-def _extend_path(paths: List[str]) -> None:
+def _extend_path(paths: list[str]) -> None:
     """Put the tree's own entries of the host's sys.path where the host had them: in front."""
     sys.path[:0] = [path for path in paths if path not in sys.path]
 
@@ -88,18 +89,22 @@ class Tee(io.TextIOBase):
         self._kept = ""
 
     def write(self, text: str) -> int:
+        """Pass the text on and keep the end of it."""
         self._kept = (self._kept + text)[-_STDERR_TAIL:]
         self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
+        """Flush the stream behind."""
         self._stream.flush()
 
     def fileno(self) -> int:
+        """The descriptor of the stream behind."""
         return int(self._stream.fileno())
 
     @property
-    def encoding(self) -> Optional[str]:  # type: ignore[override]
+    def encoding(self) -> str | None:  # type: ignore[override]
+        """What the stream behind encodes to."""
         return getattr(self._stream, "encoding", None)
 
     def text(self) -> str:

@@ -12,7 +12,8 @@ from pytest_ocirun.errors import ConfigError
 from pytest_ocirun.plugin import settings
 
 if TYPE_CHECKING:
-    from pytest_ocirun.engine.engine import Container, Engine
+    from pytest_ocirun.engine.container import Container
+    from pytest_ocirun.engine.engine import Engine
 
 _ENGINE = pytest.StashKey["Engine"]()
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -72,8 +73,7 @@ class Factory:
             env={"PATH": _PATH, "HOME": "/root", **dict(box.env)},
             limits=Limits(memory=box.memory, pids=box.pids, cpus=box.cpus, disk=box.disk),
             binds=tuple(
-                Bind(source=Path(one.source), destination=one.destination, readonly=one.readonly)
-                for one in box.mounts
+                Bind(source=Path(one.source), destination=one.destination, readonly=one.readonly) for one in box.mounts
             ),
         )
         container = engine.launch(request)

@@ -16,12 +16,11 @@ if TYPE_CHECKING:
 
     from pytest_ocirun.plugin.session import Inside
 
-INSIDE = pytest.StashKey["Inside"]()
-
+INSIDE: pytest.StashKey[Inside] = pytest.StashKey()
 # name, metavar, kind of ini value, help. Kinds: "once" (a string), "each" (repeatable; one per line in an ini file).
 SETTINGS = (
-    ("image", "IMAGE", "once", "run the tests inside containers of this image: a root filesystem's tarball or directory, or `host`"),
-    ("run", "inside|host", "once", "where the tests themselves run (default: inside if --ocirun-image is given, else host)"),
+    ("image", "IMAGE", "once", "run the tests inside containers of this image: a rootfs tarball, a directory or `host`"),
+    ("run", "inside|host", "once", "where the tests run (default: inside if --ocirun-image is given, else host)"),
     ("scope", "SCOPE", "once", "what shares one container: module (one per test file)"),
     ("memory", "SIZE", "once", "memory per container (default: 1g)"),
     ("pids", "N", "once", "processes and threads per container (default: 512)"),
@@ -51,9 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     for name, metavar, kind, text in SETTINGS:
         repeatable = kind == "each" or name == "image"
         option = f"--ocirun-{name}"
-        group.addoption(
-            option, action="append" if repeatable else "store", default=None, metavar=metavar, help=text
-        )
+        group.addoption(option, action="append" if repeatable else "store", default=None, metavar=metavar, help=text)
         ini: Any = "string" if kind == "once" else "linelist"
         parser.addini(f"ocirun_{name}", f"{text} (see {option})", type=ini, default=None)
 

@@ -1,4 +1,4 @@
-"""The fixtures ``ocirun_image``, ``ocirun_container`` and ``ocirun_container_factory``, thin: the work is in containers.
+"""The fixtures ``ocirun_image``, ``ocirun_container`` and ``ocirun_container_factory``, thin over ``containers``.
 
 Loaded in every session that has the plugin, so it imports nothing but pytest.
 """
@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from pytest_ocirun.engine.engine import Container
+    from pytest_ocirun.engine.container import Container
     from pytest_ocirun.plugin.containers import Factory
 
 

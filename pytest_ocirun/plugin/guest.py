@@ -21,7 +21,7 @@ from pytest_ocirun.plugin.text import escape
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_ocirun.engine.engine import Container
+    from pytest_ocirun.engine.container import Container
 
 _CHUNK = 1 << 16
 _LOG_TAIL = 1 << 16

@@ -123,7 +123,16 @@ _SPELLED = {
     "show_fixtures_per_test": "--fixtures-per-test",
 }
 # Plugins that act on the host's items; inside they would act a second time (the image may be this very host).
-_HOST_PLUGINS = ("xdist", "xdist.looponfail", "rerunfailures", "html", "reportlog", "pytest_reportlog", "pytest_cov", "randomly")
+_HOST_PLUGINS = (
+    "xdist",
+    "xdist.looponfail",
+    "rerunfailures",
+    "html",
+    "reportlog",
+    "pytest_reportlog",
+    "pytest_cov",
+    "randomly",
+)
 _STRICT = ("strict=", "strict_config=", "strict_markers=")
 
 
@@ -140,9 +149,7 @@ def refuse(config: pytest.Config) -> None:
     for dest, (form, *details) in TABLE.items():
         if form is REFUSED and getattr(option, dest, None):
             spelled = _SPELLED.get(dest, "--" + dest.replace("_", "-"))
-            raise Unsupported(
-                f"{spelled} does not work for tests inside containers: {details[0]}", hint=_REFUSED_HINT
-            )
+            raise Unsupported(f"{spelled} does not work for tests inside containers: {details[0]}", hint=_REFUSED_HINT)
 
 
 _REFUSED_HINT = "Leave it out, or run the tests on the host (--ocirun-run host)."
@@ -190,7 +197,7 @@ def _pair(name: str, value: str) -> list[str]:
 
 
 def _overrides(given: Iterable[str], *, cache: bool) -> list[str]:
-    """Ini overrides, but for those that newer versions make of --strict-markers and its kin: they are options inside."""
+    """Ini overrides, but for those that pytest makes of --strict-markers and its kin: inside they are options."""
     kept = [one for one in given if not one.startswith(("addopts=", "cache_dir=", *_STRICT))]
     if cache:
         kept.append("cache_dir=/tmp/.pytest_cache")

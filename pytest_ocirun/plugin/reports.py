@@ -32,7 +32,7 @@ class Rendered(TerminalRepr):
             tw.line(line, red=line.startswith(("E  ", ">  ")))
 
 
-def test_report(item: pytest.Item, data: dict[str, Any], notes: Iterable[str] = ()) -> pytest.TestReport:
+def phase_report(item: pytest.Item, data: dict[str, Any], notes: Iterable[str] = ()) -> pytest.TestReport:
     """Return the report of one phase.
 
     Args:
@@ -122,7 +122,7 @@ def death_report(item: pytest.Item, when: str, cause: str, log: str, started: fl
         "properties": [],
         "wasxfail": None,
     }
-    return test_report(item, data)
+    return phase_report(item, data)
 
 
 def _sentence(path: str, lineno: int | None, cause: str) -> dict[str, Any]:
@@ -168,4 +168,4 @@ def collect_report(node: Node, data: dict[str, Any] | None, children: list[Any])
 def collect_death(node: Node, cause: str, log: str) -> pytest.CollectReport:
     """Return the failed report of a file whose guest died while collecting it."""
     sections = [("Guest log", log)] if log else []
-    return pytest.CollectReport(node.nodeid, "failed", CollectErrorRepr(cause), [], sections)  # type: ignore[arg-type]
+    return pytest.CollectReport(node.nodeid, "failed", CollectErrorRepr(cause), [], sections)

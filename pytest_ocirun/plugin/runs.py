@@ -106,7 +106,9 @@ class Crew:
         """
         expected = "ready"
         while True:
-            message = self.next(guest, deadline, "", f"it was still collecting after {self.timeout:g} s (--ocirun-timeout)")
+            message = self.next(
+                guest, deadline, "", f"it was still collecting after {self.timeout:g} s (--ocirun-timeout)"
+            )
             if message["type"] == "broken":
                 raise Broken(message["reason"], message["text"])
             if message["type"] != expected:
@@ -316,7 +318,7 @@ class Run:
         except (GuestDied, Broken) as error:
             self._lost(item, when, error, started)
         else:
-            self._replay[when] = reports.test_report(item, data, notes)
+            self._replay[when] = reports.phase_report(item, data, notes)
 
     def _phase(self, guest: Guest, item: GuestItem, when: str) -> dict[str, Any]:
         while True:

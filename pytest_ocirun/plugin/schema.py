@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     Check = Callable[[Any, str], Any]
 
-_TEXT = 16 * 1024 * 1024
+_TEXT = 32 * 1024 * 1024
 _NAME = 64 * 1024
 _MANY = 200_000
 
@@ -108,7 +108,9 @@ def row(*inner: Check) -> Check:
     def check(value: Any, path: str) -> tuple[Any, ...]:
         if not isinstance(value, list) or len(value) != len(inner):
             raise _wrong(path, value, f"a list of {len(inner)}")
-        return tuple(one(element, f"{path}[{index}]") for index, (one, element) in enumerate(zip(inner, value)))
+        return tuple(
+            one(element, f"{path}[{index}]") for index, (one, element) in enumerate(zip(inner, value, strict=True))
+        )
 
     return check
 
@@ -139,12 +141,13 @@ def either(*alternatives: Check) -> Check:
     """What the first fitting alternative accepts."""
 
     def check(value: Any, path: str) -> Any:
-        for alternative in alternatives:
+        *others, last = alternatives
+        for alternative in others:
             try:
                 return alternative(value, path)
-            except ProtocolError as error:
-                last = error
-        raise last
+            except ProtocolError:
+                continue
+        return last(value, path)
 
     return check
 
@@ -245,9 +248,7 @@ _MESSAGES: dict[str, Check] = {
     "collected": record(type=NAME, nodes=_tree, session=optional(_COLLECTED), usage=listing(text(), 1000)),
     "report": record(type=NAME, index=_INDEX, report=record(**_PHASE)),
     "subtest": record(
-        type=NAME,
-        index=_INDEX,
-        report=record(**_PHASE, subtest=record(msg=optional(NAME), kwargs=mapping(NAME))),
+        type=NAME, index=_INDEX, report=record(**_PHASE, subtest=record(msg=optional(NAME), kwargs=mapping(NAME)))
     ),
     "warning": record(
         type=NAME,
@@ -263,10 +264,7 @@ _MESSAGES: dict[str, Check] = {
     "stopped": record(type=NAME, index=_INDEX, text=text()),
 }
 _ENDED = record(
-    type=choice("ended"),
-    exit=optional(integer(0, 255)),
-    signal=optional(integer(1, 127)),
-    breach=optional(NAME),
+    type=choice("ended"), exit=optional(integer(0, 255)), signal=optional(integer(1, 127)), breach=optional(NAME)
 )
 
 

@@ -27,9 +27,7 @@ if TYPE_CHECKING:
     from pytest_ocirun.engine.engine import Engine
 
 _AGENT = "/.ocirun"
-_BOOT = (
-    f"import sys; sys.path[0] = {_AGENT!r}; from pytest_ocirun.agent.__main__ import main; sys.exit(main())"
-)
+_BOOT = f"import sys; sys.path[0] = {_AGENT!r}; from pytest_ocirun.agent.__main__ import main; sys.exit(main())"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # What changes how pytest itself reports, and tells nothing about this host.
 _PASSED_ON = ("CI", "BUILD_NUMBER", "PYTEST_DISABLE_PLUGIN_AUTOLOAD")
@@ -115,9 +113,9 @@ class Inside:
         if chosen is None:
             return []
         box = chosen.box
+        limits = f"memory {values.human(box.memory)}, disk {values.human(box.disk)}, {box.pids} processes"
         lines = [
-            f"ocirun: tests run inside containers of {box.image}, one per file; memory {values.human(box.memory)}, "
-            f"disk {values.human(box.disk)}, {box.pids} processes, {chosen.timeout:g} s per test"
+            f"ocirun: tests run inside containers of {box.image}, one per file; {limits}, {chosen.timeout:g} s per test"
         ]
         if self._engine is not None:
             lines += [f"ocirun: {line}" for line in self._engine.describe()]

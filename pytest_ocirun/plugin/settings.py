@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from pytest_ocirun.errors import ConfigError, Unsupported
 from pytest_ocirun.plugin import values
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
 _MEMORY = "1g"
 _DISK = 512 * 1024 * 1024

@@ -71,7 +71,8 @@ def take_off_path(tree: Iterable[str]) -> list[str]:
     The interpreter's own directories stay (a virtual environment often lies in the tree), and so does the one
     that pytest_ocirun itself was imported from.
     """
-    kept, taken = [], []
+    kept: list[str] = []
+    taken: list[str] = []
     for entry in sys.path:
         path = os.path.abspath(entry)
         inside = any(within(path, directory) for directory in tree)

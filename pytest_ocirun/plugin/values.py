@@ -57,7 +57,7 @@ def human(count: int) -> str:
 def count(name: str, value: object) -> int:
     """Parse a positive whole number."""
     text = str(value).strip() if type(value) in {int, str} else ""
-    if not (text.isascii() and text.isdigit() and 0 < int(text[:12]) and len(text) <= 9):
+    if not (text.isascii() and text.isdigit() and int(text[:12]) > 0 and len(text) <= 9):
         raise _wrong(name, value, "a positive whole number")
     return int(text)
 
