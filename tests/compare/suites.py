@@ -1,0 +1,89 @@
+"""The suites of others that are compared: fetched once, checked by digest, unpacked afresh for every run."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from tests import images
+
+
+class Suite(NamedTuple):
+    """A source distribution with tests in it.
+
+    Attributes:
+        name: its package, and its module below ``src``.
+        version: one whose tests take Debian 12's pytest 7.2 and the newest (pluggy's next asks for pytest 8).
+        digest: SHA-256 of the source distribution.
+    """
+
+    name: str
+    version: str
+    digest: str
+
+
+SUITES = (
+    Suite("pluggy", "1.5.0", "2cffa88e94fdc978c4c574f15f9e59b7f4201d439195c3715ca9e2486f1d0cf1"),
+    Suite("iniconfig", "2.3.1", "67f4b9c50da0dedf52af349e7749a80a9057a5031199791b906c3bb3ae878960"),
+)
+
+_WITNESS = '''\
+"""Added by the comparison: which module, Python and pytest this suite really runs with."""
+
+import platform
+
+import pytest
+import {module}
+
+
+def test_witness(record_property):
+    record_property("module", {module}.__file__)
+    record_property("python", platform.python_version())
+    record_property("pytest", pytest.__version__)
+'''
+WITNESS = "test_witness.py::test_witness"
+
+
+def fetch(suite: Suite) -> Path:
+    """The source distribution, from the cache or by pip.
+
+    Pip builds the metadata of what it downloads, which takes a while and happens once.
+
+    Raises:
+        RuntimeError: pip could not get it, or it is not the file that is expected.
+    """
+    folder = images.cache() / "sdists"
+    target = folder / f"{suite.name}-{suite.version}.tar.gz"
+    if not target.exists():
+        folder.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as part:
+            _download(suite, part)
+            os.rename(os.path.join(part, target.name), target)
+    found = hashlib.sha256(target.read_bytes()).hexdigest()
+    if found != suite.digest:
+        raise RuntimeError(f"{target}: its SHA-256 is {found}, expected {suite.digest}; remove it to fetch it again")
+    return target
+
+
+def _download(suite: Suite, folder: str) -> None:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
+    command += ["--dest", folder, f"{suite.name}=={suite.version}"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed: {done.stderr[-2000:]}")
+
+
+def unpack(suite: Suite, folder: Path) -> Path:
+    """A pristine tree of the suite below ``folder``, in place of any other; its path is always the same."""
+    tree = folder / f"{suite.name}-{suite.version}"
+    shutil.rmtree(tree, ignore_errors=True)
+    with tarfile.open(fetch(suite)) as archive:
+        archive.extractall(folder, filter="data")
+    witness = tree / "testing" / WITNESS.partition("::")[0]
+    witness.write_text(_WITNESS.format(module=suite.name), encoding="utf-8")
+    return tree
