@@ -12,8 +12,9 @@ from pytest_ocirun.engine.exchange import Exchange
 from pytest_ocirun.engine.result import Counters, ExecResult, Exit
 from pytest_ocirun.errors import CommandFailed, ConfigError, ContainerNotFound
 from pytest_ocirun.oci.process import Process, User
-from pytest_ocirun.runtime.stdio import Stdio
 from pytest_ocirun.runtime.kin import kill_kin
+from pytest_ocirun.runtime.stdio import Stdio
+from pytest_ocirun.runtime.validate_process import validate_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -181,17 +182,34 @@ class Container:
                 hint='Write exec(["sh", "-c", "..."]) to have a shell take a line apart.',
             )
         own = self._config.process
-        variables = dict(item.split("=", 1) for item in own.env) | dict(env or {})
-        ids = (own.user.uid, own.user.gid) if user is None else (user, 0) if isinstance(user, int) else user
-        return Process(
-            user=User(uid=ids[0], gid=ids[1]),
+        process = Process(
+            user=own.user if user is None else self._user(user),
             args=list(args),
-            env=[f"{name}={value}" for name, value in variables.items()],
-            cwd=cwd or own.cwd,
+            env=self._variables(env or {}),
+            cwd=own.cwd if cwd is None else cwd,
             capabilities=own.capabilities,
             rlimits=own.rlimits,
             no_new_privileges=own.no_new_privileges,
         )
+        validate_process(process, f"exec in container {self.id}: process")
+        return process
+
+    def _user(self, user: object) -> User:
+        """A user as the caller gives it; nothing but numbers, so that none is ever looked up or taken for another."""
+        ids = user if isinstance(user, tuple) else (user, 0)
+        if len(ids) != 2 or not all(type(each) is int for each in ids):  # noqa: PLR2004 - uid and gid
+            raise ConfigError(f"exec in container {self.id}: user must be a uid or (uid, gid), got {user!r}")
+        return User(uid=ids[0], gid=ids[1])
+
+    def _variables(self, more: Mapping[str, str]) -> list[str]:
+        """The container's environment with ``more`` on top."""
+        for name, value in more.items():
+            if not (isinstance(name, str) and isinstance(value, str)) or "=" in name:
+                raise ConfigError(
+                    f"exec in container {self.id}: env must map names without '=' to strings, got {name!r}: {value!r}"
+                )
+        variables = dict(item.split("=", 1) for item in self._config.process.env) | dict(more)
+        return [f"{name}={value}" for name, value in variables.items()]
 
     def _run(
         self, process: Process, data: bytes | None, deadline: float | None

@@ -22,6 +22,7 @@ from pytest_ocirun.runtime.container import Runtime
 from pytest_ocirun.runtime.stdio import Stdio
 from pytest_ocirun.runtime.seccomp_default import default_filter
 from pytest_ocirun.runtime.spawner import ZygoteClient
+from pytest_ocirun.runtime.validate_process import validate_process
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -111,6 +112,7 @@ class Engine:
         mapping, claimed = self._mapping(request.image)
         try:
             config = profile.build(request, mapping, self._seccomp)
+            validate_process(config.process, "container: process")
             return self._start(container_id, config, request, claimed)
         except BaseException:
             if claimed is not None:
