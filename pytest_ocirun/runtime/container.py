@@ -107,6 +107,7 @@ class Runtime:
                 program = self._program(config.linux.seccomp)
                 around = self._surroundings(container_id, cgroup, stdio, bundle=bundle)
                 around.holder, around.autostart = holder, start
+                around.cgroups = _shown(config, cgroup)
                 child = self._spawn_init(directory, config, stdio, around, program, owns)
                 self._verify(child, cgroup)
                 record = Record.of_child(container_id, config, child.pid, cgroup, program)
@@ -256,7 +257,6 @@ class Runtime:
         program: Program | None,
         owns: dict[str, Any],
     ) -> Child:
-        around.cgroup_v1 = _hierarchies(config)
         slots = {} if config.process.terminal else stdio.slots()
         with ExitStack() as stack:
             started = None
@@ -349,14 +349,10 @@ class _FilterSlot:
             os.close(self._slots.pop("filter"))
 
 
-def _hierarchies(config: Config) -> list[list[str]]:
-    """The v1 hierarchies to mount, if the config mounts cgroups at all."""
-    if not any(mount.type == "cgroup" for mount in config.mounts):
+def _shown(config: Config, cgroup: Cgroup) -> list[list[str]]:
+    """What the container's cgroup mount shows, if it has one."""
+    if not any(mount.type in ("cgroup", "cgroup2") for mount in config.mounts):
         return []
-    from pytest_ocirun.runtime.cgroups import detect
+    from pytest_ocirun.runtime.cgroup_view import hierarchies
 
-    found: dict[str, list[str]] = {}
-    for controller, point in detect.layout().v1.items():
-        options = ["none", controller] if controller.startswith("name=") else [controller]
-        found.setdefault(point, [os.path.basename(point)]).extend(options)
-    return list(found.values())
+    return hierarchies(config, cgroup)

@@ -44,6 +44,10 @@ PROPAGATION = {
     "runbindable": m.MS_UNBINDABLE | m.MS_REC,
 }
 
+BIND = "bind"
+MOUNT = "mount"
+"""How a cgroup hierarchy is shown: ``cgroup_view``."""
+
 
 class Options:
     """The options of one mount, sorted by what they are.
@@ -87,7 +91,7 @@ class MountPlan:
         bundle: absolute path that relative sources start from.
         idmaps: [uid rows, gid rows] of the container's user namespace, or None without one.
         owner: (uid, gid) on the host of the container's root.
-        cgroup_v1: [directory name, mount options...] of every v1 hierarchy; empty on v2.
+        cgroups: what a cgroup mount shows, as ``cgroup_view.hierarchies`` says.
     """
 
     def __init__(
@@ -97,7 +101,7 @@ class MountPlan:
         bundle: str,
         idmaps: list[list[list[int]]] | None,
         owner: tuple[int, int],
-        cgroup_v1: list[list[str]],
+        cgroups: list[list[str]],
     ) -> None:
         self.prepare: list[Step] = []
         self.enter: list[Step] = []
@@ -105,7 +109,7 @@ class MountPlan:
         self._bundle = bundle
         self._idmaps = idmaps
         self._owner = owner
-        self._cgroup_v1 = cgroup_v1
+        self._cgroups = cgroups
         for index, mount in enumerate(mounts):
             self._mount(index, mount)
 
@@ -121,7 +125,7 @@ class MountPlan:
         elif mount.type == "overlay" and "upperdir" not in options.data:
             self._overlay(where, slot, path, options)
         elif mount.type == "cgroup":
-            self._cgroup(path, options)
+            self._cgroup(slot, path, options)
         elif not mount.type:
             raise ConfigError(f"{where}.type: missing, and the options name no bind")
         else:
@@ -131,22 +135,11 @@ class MountPlan:
         if not source:
             raise ConfigError(f"{where}.source: a bind mount needs a source")
         if options.data:
-            raise ConfigError(
-                f"{where}.options: a bind mount takes no file system options: {', '.join(options.data)}"
-            )
+            raise ConfigError(f"{where}.options: a bind mount takes no file system options: {', '.join(options.data)}")
         absolute = source if source.startswith("/") else f"{self._bundle}/{source}"
         idmaps = self._idmaps if options.idmap else None
         self.prepare.append(
-            [
-                "clone_tree",
-                slot,
-                absolute,
-                options.recursive,
-                options.set,
-                options.clear,
-                options.set_recursive,
-                idmaps,
-            ]
+            ["clone_tree", slot, absolute, options.recursive, options.set, options.clear, options.set_recursive, idmaps]
         )
         self.enter.append(["attach", slot, path, options.propagation])
 
@@ -154,9 +147,7 @@ class MountPlan:
         lower = options.data.pop("lowerdir", None)
         mode = options.data.pop("mode", None)
         if options.data or (lower and mode):
-            raise ConfigError(
-                f"{where}.options: an overlay without upperdir takes lowerdir=DIRECTORY or mode=OCTAL"
-            )
+            raise ConfigError(f"{where}.options: an overlay without upperdir takes lowerdir=DIRECTORY or mode=OCTAL")
         self.overlays += 1
         idmaps = self._idmaps if options.idmap else None
         if lower:
@@ -166,11 +157,20 @@ class MountPlan:
             self.prepare.append(["scratch", slot, self.overlays, *self._owner, bits, options.set])
         self.enter.append(["attach", slot, path, options.propagation])
 
-    def _cgroup(self, path: str, options: Options) -> None:
-        if self._cgroup_v1:
-            self.enter.append(["mount_cgroup_v1", path, self._cgroup_v1, options.set])
-        else:
-            self.enter.append(["mount_new", path, "cgroup2", options.data, options.set, options.propagation])
+    def _cgroup(self, slot: str, path: str, options: Options) -> None:
+        shown = []
+        for name, how, *rest in self._cgroups:
+            own = f"{slot}.{name}" if how == BIND else ""
+            if own:
+                self.prepare.append(["clone_tree", own, rest[0], False, options.set, options.clear, 0, None])
+            if not name and own:
+                self.enter.append(["attach", own, path, options.propagation])
+            elif not name:
+                self.enter.append(["mount_new", path, "cgroup2", options.data, options.set, options.propagation])
+            else:
+                shown.append([name, own] if own else [name, "", *rest])
+        if shown or not self._cgroups:
+            self.enter.append(["mount_cgroups", path, shown, options.set])
 
     def _new(self, path: str, mount: Mount, options: Options) -> None:
         data = dict(options.data)

@@ -41,7 +41,7 @@ class Surroundings:
         bundle: absolute path of the bundle.
         procs: the cgroup.procs files to be written into.
         cgroup_v2: the directory to be born in, or None.
-        cgroup_v1: [directory name, mount options...] of every v1 hierarchy, for a cgroup mount; empty on v2.
+        cgroups: what a cgroup mount shows, as ``cgroup_view.hierarchies`` says.
         autostart: the container does not wait for a start.
         holder: replace the process by the holder.
         die_with_spawner: the container ends with whoever made it.
@@ -52,8 +52,8 @@ class Surroundings:
     __slots__ = (
         "autostart",
         "bundle",
-        "cgroup_v1",
         "cgroup_v2",
+        "cgroups",
         "die_with_spawner",
         "extra_fds",
         "filter_flags",
@@ -69,7 +69,7 @@ class Surroundings:
         bundle: str = "",
         procs: list[str] | None = None,
         cgroup_v2: str | None = None,
-        cgroup_v1: list[list[str]] | None = None,
+        cgroups: list[list[str]] | None = None,
         autostart: bool = False,
         holder: bool = False,
         die_with_spawner: bool = False,
@@ -80,7 +80,7 @@ class Surroundings:
         self.bundle = bundle
         self.procs = procs or []
         self.cgroup_v2 = cgroup_v2
-        self.cgroup_v1 = cgroup_v1 or []
+        self.cgroups = cgroups or []
         self.autostart = autostart
         self.holder = holder
         self.die_with_spawner = die_with_spawner
@@ -101,7 +101,7 @@ def container_plan(config: Config, around: Surroundings) -> Plan:
     new = {each.type for each in linux.namespaces if not each.path}
     idmaps = _idmaps(config) if "user" in new else None
     owner = (host_id(idmaps[0], 0), host_id(idmaps[1], 0)) if idmaps else (0, 0)
-    mounts = MountPlan(config.mounts, bundle=around.bundle, idmaps=idmaps, owner=owner, cgroup_v1=around.cgroup_v1)
+    mounts = MountPlan(config.mounts, bundle=around.bundle, idmaps=idmaps, owner=owner, cgroups=around.cgroups)
     v1_cgroup_namespace = "cgroup" in new and around.cgroup_v2 is None
     flags = sum(sched.NAMESPACES[kind] for kind in new)
     if v1_cgroup_namespace:

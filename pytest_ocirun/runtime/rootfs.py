@@ -66,14 +66,17 @@ def attach(context: Context, slot: str, path: str, propagation: int) -> None:
 
 
 @operation("mount the cgroups on {0}")
-def mount_cgroup_v1(context: Context, path: str, controllers: list[list[str]], attributes: int) -> None:
-    """Mount a tmpfs with one directory per v1 hierarchy; ``controllers`` are [directory, mount options...]."""
+def mount_cgroups(context: Context, path: str, hierarchies: list[list[str]], attributes: int) -> None:
+    """Mount a tmpfs with a directory per hierarchy: [name, slot of a prepared mount], or [name, "", v1 options...]."""
     fd = mount.new_mount("tmpfs", {"source": "cgroup", "mode": "0755"}, mount.MOUNT_ATTR_NOSUID)
     _place(context.root, fd, path, directory=True)
-    for name, *options in controllers:
-        pairs = (option.partition("=") for option in options)
-        named = {key: value if equals else None for key, equals, value in pairs}
-        hierarchy = mount.new_mount("cgroup", {"source": "cgroup", **named}, attributes)
+    for name, slot, *options in hierarchies:
+        if slot:
+            hierarchy = context.mounts.pop(slot)
+        else:
+            pairs = (option.partition("=") for option in options)
+            named = {key: value if equals else None for key, equals, value in pairs}
+            hierarchy = mount.new_mount("cgroup", {"source": "cgroup", **named}, attributes)
         _place(context.root, hierarchy, f"{path}/{name}", directory=True)
         os.close(hierarchy)
     mount.mount_setattr(fd, set=attributes)
