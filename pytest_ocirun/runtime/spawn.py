@@ -103,6 +103,11 @@ def _clone(plan: Plan, context: Context) -> tuple[int, int, int]:
 def _clone_into_pid_namespace(plan: Plan, context: Context, wait: int, cgroup: int | None) -> tuple[int, int]:
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     try:
+        try:
+            sched.setns(own, sched.CLONE_NEWPID)
+        except PermissionError:
+            # Without root there is no way back to the host's pid namespace, so somebody else goes.
+            return _clone_joined({**plan, "join": [[plan["pid_of"], sched.CLONE_NEWPID]]}, context, wait, cgroup)
         sched.setns(context.fds[plan["pid_of"]], sched.CLONE_NEWPID)
         try:
             pid, pidfd = sched.clone3(plan["clone"], cgroup=cgroup)
