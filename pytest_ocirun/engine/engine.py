@@ -1,6 +1,6 @@
 """The engine: images and requests in, running containers out. One per client process.
 
-It owns the zygote, the claims on host ids and every container made through it; ``close`` leaves nothing of them. Knows no pytest.
+It owns two zygotes (one builds containers, one runs what joins them), the claims on host ids and every container made through it; ``close`` leaves nothing of them. Knows no pytest.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ import itertools
 import os
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 from pytest_ocirun.engine import cleanup, interpreter, profile
+from pytest_ocirun.engine.ahead import Ahead, Begun
 from pytest_ocirun.engine.container import Container
 from pytest_ocirun.engine.idrange import FIRST, SIZE, Ranges
-from pytest_ocirun.errors import ConfigError
+from pytest_ocirun.errors import ConfigError, OcirunError
 from pytest_ocirun.oci.runtime import IDMapping
 from pytest_ocirun.runtime import state
 from pytest_ocirun.runtime.cgroups import detect
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from pytest_ocirun.engine.request import Limits, Request
     from pytest_ocirun.images.image import Image
     from pytest_ocirun.images.store import Store
-    from pytest_ocirun.oci.runtime import Config
 
 REQUIREMENTS = ("limits", "isolation")
 _CONTROLLED = {"memory": "memory", "pids": "pids", "cpus": "cpu"}
@@ -59,12 +59,15 @@ class Engine:
         self._privileged = os.geteuid() == 0
         self._manager = detect.manager()
         self._refusals = {key: why for key, why in self._manager.availability().items() if why is not None}
-        self._zygote = ZygoteClient(root)
-        self._zygote.start()
+        self._builder = ZygoteClient(root)
+        self._builder.start()
+        self._joiner = ZygoteClient(root)
+        self._joiner.start()
+        self._ahead = Ahead(self._begin, self._drop)
         self._ranges = Ranges(root)
         self._lock = threading.Lock()
         self._seccomp = default_filter()
-        self._runtime = Runtime(self._zygote, root, manager=self._manager)
+        self._runtime = Runtime(self._builder, root, joiner=self._joiner, manager=self._manager)
         cleanup.sweep(self._runtime)
 
     @classmethod
@@ -108,16 +111,12 @@ class Engine:
             ConfigError, KernelRefused: it cannot be made as asked; nothing is left behind.
         """
         request = replace(request, limits=self._attainable(request.limits))
-        container_id = f"pytest-{os.getpid()}-{next(self._numbers)}"
-        mapping, claimed = self._mapping(request.image)
-        try:
-            config = profile.build(request, mapping, self._seccomp)
-            validate_process(config.process, "container: process")
-            return self._start(container_id, config, request, claimed)
-        except BaseException:
-            if claimed is not None:
-                self._ranges.give_back(claimed)
-            raise
+        begun = self._ahead.take(request)
+        container = self._finish(begun) if begun is not None else None
+        if container is None:
+            container = self._finish(self._begin(request), ahead=False)
+        self._ahead.launched(request)
+        return container
 
     def describe(self) -> list[str]:
         """What isolation this host gives, a line each, for the report's header."""
@@ -137,7 +136,9 @@ class Engine:
         """Delete every container, end the zygote, let go of images and ids. A second time does nothing."""
         for container in list(self._containers.values()):
             container.delete()
-        self._zygote.close()
+        self._ahead.close()
+        self._joiner.close()
+        self._builder.close()
         self._manager.prune()
         for image in self._images.values():
             image.release()
@@ -145,31 +146,62 @@ class Engine:
         self._ranges.close()
         self.close = lambda: None  # type: ignore[method-assign] # the second time
 
-    def _start(self, container_id: str, config: Config, request: Request, claimed: int | None) -> Container:
+    def _begin(self, request: Request) -> Begun:
+        container_id = f"pytest-{os.getpid()}-{next(self._numbers)}"
+        mapping, claimed = self._mapping(request.image)
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
+            config = profile.build(request, mapping, self._seccomp)
+            validate_process(config.process, "container: process")
             given = request.fds
             extra = {number: fd for number, fd in given.items() if number > 2}  # noqa: PLR2004 - stdio
-            stdio = Stdio(given.get(0, null), given.get(1, null), given.get(2, null), extra)
-            child = self._runtime.create(
+            creation = self._runtime.begin(
                 container_id,
                 f"{self._root}/{container_id}",
                 config,
-                stdio,
+                Stdio(given.get(0, null), given.get(1, null), given.get(2, null), extra),
                 holder=not request.args,
                 start=True,
                 without_cgroup=self._require == "isolation",
             )
+        except BaseException:
+            self._give_back(claimed)
+            raise
         finally:
             os.close(null)
-        container = Container(self._runtime, container_id, config, child, lambda done: self._released(done, claimed))
+        return Begun(creation, config, claimed)
+
+    @overload
+    def _finish(self, begun: Begun, *, ahead: Literal[False]) -> Container: ...
+    @overload
+    def _finish(self, begun: Begun) -> Container | None: ...
+    def _finish(self, begun: Begun, *, ahead: bool = True) -> Container | None:
+        """The container that was begun; None if one begun ahead did not come to life, since a late one may."""
+        try:
+            child = begun.creation.finish()
+        except BaseException as error:
+            self._give_back(begun.claimed)
+            if ahead and isinstance(error, OcirunError):
+                return None
+            raise
+        container_id = begun.creation.directory.id
+        container = Container(
+            self._runtime, container_id, begun.config, child, lambda done: self._released(done, begun.claimed)
+        )
         self._containers[container_id] = container
         return container
 
-    def _released(self, container: Container, claimed: int | None) -> None:
-        self._containers.pop(container.id, None)
+    def _drop(self, begun: Begun) -> None:
+        begun.creation.undo()
+        self._give_back(begun.claimed)
+
+    def _give_back(self, claimed: int | None) -> None:
         if claimed is not None:
             self._ranges.give_back(claimed)
+
+    def _released(self, container: Container, claimed: int | None) -> None:
+        self._containers.pop(container.id, None)
+        self._give_back(claimed)
 
     def _mapping(self, image: Image) -> tuple[IDMapping, int | None]:
         if not self._privileged:

@@ -126,6 +126,17 @@ class Child:
         if self.pidfd >= 0:
             sched.pidfd_send_signal(self.pidfd, sched.SIGKILL)
 
+    def end(self) -> None:
+        """Kill it if it was made at all, wait until it has ended, and let go of it."""
+        try:
+            self.wait_spawned()
+            self.kill()
+            self.wait()
+        except (KernelRefused, ProtocolError):
+            pass  # it was never made, or never became its program; either way it is gone
+        finally:
+            self.close()
+
     def close(self) -> None:
         """Let go of it; it goes on if it runs."""
         self._reply.close()

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack, closing
 
-from pytest_ocirun.errors import OcirunError, WrongStatus
+from pytest_ocirun.errors import WrongStatus
 from pytest_ocirun.linux import fds, proc
 from pytest_ocirun.runtime import init, remains, state
+from pytest_ocirun.runtime.creation import Creation
 from pytest_ocirun.runtime.plan import Surroundings, container_plan, describe_plan, exec_plan
 from pytest_ocirun.runtime.record import Record
 
@@ -44,6 +45,7 @@ class Runtime:
     Args:
         spawner: who clones.
         root: the state root.
+        joiner: who clones what joins a container, if not ``spawner`` too.
         manager: makes cgroups; found out when first needed if not given.
         cache: directory of compiled seccomp filters.
         debug: told each sentence of a plan before it is done.
@@ -54,12 +56,14 @@ class Runtime:
         spawner: Spawner,
         root: str,
         *,
+        joiner: Spawner | None = None,
         manager: Manager | None = None,
         cache: str = "",
         debug: Any = None,  # noqa: ANN401 - a callable; typing is not imported here
     ) -> None:
         self.root = root
         self._spawner = spawner
+        self._joiner = joiner or spawner
         self._manager = manager
         self._cache = cache or f"{root}/@seccomp"
         self._debug = debug
@@ -95,28 +99,40 @@ class Runtime:
             ContainerExists: the id is taken.
             ConfigError, Unsupported, KernelRefused: it cannot be made; nothing is left behind.
         """
-        with state.make(self.root, container_id) as directory:
-            cgroup: Cgroup | None = None
-            child: Child | None = None
-            try:
-                directory.write({"id": container_id, "pid": 0, "start_time": 0, "maker": self._maker()})
-                cgroup = self._cgroups().create(
-                    config.linux.cgroups_path or None, container_id, config.linux.resources, allow_none=without_cgroup
-                )
-                owns = {"id": container_id, "cgroups": cgroup.paths, "state": directory.path}
-                program = self._program(config.linux.seccomp)
-                around = self._surroundings(container_id, cgroup, stdio, bundle=bundle)
-                around.holder, around.autostart = holder, start
-                around.cgroups = _shown(config, cgroup)
-                child = self._spawn_init(directory, config, stdio, around, program, owns)
-                self._verify(child, cgroup)
-                record = Record.of_child(container_id, config, child.pid, cgroup, program)
-                record.save(directory, bundle, maker=self._maker(), stays=not self._spawner.die_with_spawner)
-                self._records[container_id] = record
-            except BaseException as error:
-                self._undo(directory, cgroup, child, error)
-                raise
-            return child
+        return self.begin(
+            container_id, bundle, config, stdio, holder=holder, start=start, without_cgroup=without_cgroup
+        ).finish()
+
+    def begin(  # noqa: PLR0913 - as create
+        self,
+        container_id: str,
+        bundle: str,
+        config: Config,
+        stdio: Stdio,
+        *,
+        holder: bool = False,
+        start: bool = False,
+        without_cgroup: bool = False,
+    ) -> Creation:
+        """Begin to create a container and do not wait: the spawner works on while the caller does something else.
+
+        Args and errors are those of ``create``; what the spawner meets is raised by ``Creation.finish``.
+        """
+        creation = Creation(self, state.make(self.root, container_id), config, bundle)
+        try:
+            creation.directory.write({"id": container_id, "pid": 0, "start_time": 0, "maker": self._maker()})
+            creation.cgroup = self._cgroups().create(
+                config.linux.cgroups_path or None, container_id, config.linux.resources, allow_none=without_cgroup
+            )
+            creation.program = self._program(config.linux.seccomp)
+            around = self._surroundings(container_id, creation.cgroup, stdio, bundle=bundle)
+            around.holder, around.autostart = holder, start
+            around.cgroups = _shown(config, creation.cgroup)
+            self._spawn_init(creation, stdio, around)
+        except BaseException as error:
+            creation.undo(error)
+            raise
+        return creation
 
     def start(self, container_id: str) -> None:
         """Start a created container; returns when its program runs.
@@ -159,7 +175,7 @@ class Runtime:
             with _FilterSlot(record.filter, around, slots):
                 plan = exec_plan(process, record.config, record.init, around)
                 self._print(plan)
-                child = self._spawner.spawn(plan, slots)
+                child = self._joiner.spawn(plan, slots)
                 child.wait_spawned()
         except BaseException:
             if own is not None:
@@ -195,9 +211,11 @@ class Runtime:
                 )
             if status in (state.CREATED, state.RUNNING):
                 init.end((document["pid"], document["start_time"]))
-            remains.remove({"cgroups": document.get("cgroups"), "state": directory.path})
-        self._records.pop(container_id, None)
-        self._spawner.forget(container_id)
+            record = self._records.get(container_id)
+            if record is not None:
+                record.cgroup.remove()
+            remains.remove({"cgroups": None if record else document.get("cgroups"), "state": directory.path})
+        self.forget(container_id)
 
     def state(self, container_id: str) -> dict[str, Any]:
         """The state of a container as the runtime-spec defines it, with rootfs, created and owner as runc adds."""
@@ -248,40 +266,32 @@ class Runtime:
             extra_fds=sorted(stdio.extra),
         )
 
-    def _spawn_init(  # noqa: PLR0913 - the parts of a create
-        self,
-        directory: Directory,
-        config: Config,
-        stdio: Stdio,
-        around: Surroundings,
-        program: Program | None,
-        owns: dict[str, Any],
-    ) -> Child:
+    def _spawn_init(self, creation: Creation, stdio: Stdio, around: Surroundings) -> None:
+        config, directory = creation.config, creation.directory
         slots = {} if config.process.terminal else stdio.slots()
         with ExitStack() as stack:
-            started = None
             if not around.autostart:
                 slots["listen"] = stack.enter_context(closing(init.listen(directory))).fileno()
             elif not around.holder:
-                started, slots["started"] = os.pipe2(os.O_CLOEXEC)
-                stack.callback(os.close, started)
-            stack.enter_context(_FilterSlot(program, around, slots))
+                creation.started, slots["started"] = os.pipe2(os.O_CLOEXEC)
+                stack.callback(os.close, slots["started"])
+            if not around.holder:  # the holder makes one system call; what joins it later is filtered
+                stack.enter_context(_FilterSlot(creation.program, around, slots))
             plan = container_plan(config, around)
             self._print(plan)
-            try:
-                child = self._spawner.spawn(plan, slots, owns)
-            finally:
-                if started is not None:
-                    os.close(slots["started"])
-            try:
-                child.wait_ready()
-                if started is not None:
-                    child.wait_started(started)
-            except BaseException:
-                child.kill()
-                child.close()
-                raise
-        return child
+            paths = creation.cgroup.paths if creation.cgroup else None
+            owns = {"id": directory.id, "cgroups": paths, "state": directory.path}
+            creation.child = self._spawner.spawn(plan, slots, owns)
+
+    def created(self, record: Record, directory: Directory, bundle: str) -> None:
+        """Remember a container whose init is ready; for ``Creation``."""
+        record.save(directory, bundle, maker=self._maker(), stays=not self._spawner.die_with_spawner)
+        self._records[record.id] = record
+
+    def forget(self, container_id: str) -> None:
+        """Forget a container that is gone."""
+        self._records.pop(container_id, None)
+        self._spawner.forget(container_id)
 
     def _program(self, seccomp: Seccomp | None) -> Program | None:
         """The compiled filter; one document is compiled once, since a client uses it for every container."""
@@ -303,25 +313,6 @@ class Runtime:
     def _maker(self) -> list[int]:
         found = proc.stat(os.getpid())
         return [os.getpid(), found[1] if found else 0]
-
-    def _verify(self, child: Child, cgroup: Cgroup) -> None:
-        """Fail closed: a process that the kernel does not count in its cgroup has no limits (CVE-2025-47291)."""
-        if cgroup.join_files() and not cgroup.holds(child.pid):
-            raise OcirunError(f"place process {child.pid} in its cgroup: the kernel counts it elsewhere")
-
-    def _undo(self, directory: Directory, cgroup: Cgroup | None, child: Child | None, error: BaseException) -> None:
-        try:
-            if child is not None:
-                child.kill()
-                if child.pid:
-                    child.wait()
-                child.close()
-            if cgroup is not None:
-                cgroup.remove()
-            remains.remove_tree(directory.path)
-            self._spawner.forget(directory.id)
-        except (OSError, OcirunError) as left:
-            error.add_note(f"undoing it failed too: {left}")
 
     def _print(self, plan: Plan) -> None:
         if self._debug is not None:

@@ -80,6 +80,10 @@ class Directory:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Unlock."""
         os.close(self.fd)
 
     def read(self) -> dict[str, Any]:
@@ -170,8 +174,7 @@ def look(root: str, container_id: str) -> Directory:
 def not_found(root: str, container_id: str) -> ContainerNotFound:
     """The error that says so."""
     return ContainerNotFound(
-        f"container does not exist: no container {container_id} below {root}",
-        hint="`ocirun list` shows the others.",
+        f"container does not exist: no container {container_id} below {root}", hint="`ocirun list` shows the others."
     )
 
 

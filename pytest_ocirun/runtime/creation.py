@@ -1,0 +1,93 @@
+"""A container between the moment its spawner was told and the moment its init is ready.
+
+It holds the lock of the container's directory, so nobody else starts or deletes what is not whole yet; and it knows how to
+undo everything that there is so far.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pytest_ocirun.errors import OcirunError
+from pytest_ocirun.runtime import remains
+from pytest_ocirun.runtime.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pytest_ocirun.oci.runtime import Config
+    from pytest_ocirun.runtime.cgroups import Cgroup
+    from pytest_ocirun.runtime.child import Child
+    from pytest_ocirun.runtime.container import Runtime
+    from pytest_ocirun.runtime.seccomp import Program
+    from pytest_ocirun.runtime.state import Directory
+
+
+class Creation:
+    """See the module. Made by ``Runtime.begin``, which fills in what it has made.
+
+    Args:
+        runtime: whose it is.
+        directory: the container's directory, new and locked.
+        config: the container's config.
+        bundle: absolute path of its bundle.
+    """
+
+    __slots__ = ("_bundle", "_runtime", "cgroup", "child", "config", "directory", "program", "started")
+
+    def __init__(self, runtime: Runtime, directory: Directory, config: Config, bundle: str) -> None:
+        self._runtime = runtime
+        self._bundle = bundle
+        self.directory = directory
+        self.config = config
+        self.cgroup: Cgroup | None = None
+        self.program: Program | None = None
+        self.child: Child | None = None
+        self.started: int | None = None
+
+    def finish(self) -> Child:
+        """Wait until the container is created (and runs, if it starts by itself), and remember it.
+
+        Raises:
+            KernelRefused, ProtocolError: it could not be made; nothing is left behind.
+        """
+        try:
+            if self.child is None or self.cgroup is None:
+                raise OcirunError(f"finish container {self.directory.id}: its spawner was never told")
+            self.child.wait_ready()
+            if self.started is not None:
+                self.child.wait_started(self.started)
+            self._verify(self.child, self.cgroup)
+            record = Record.of_child(self.directory.id, self.config, self.child.pid, self.cgroup, self.program)
+            self._runtime.created(record, self.directory, self._bundle)
+        except BaseException as error:
+            self.undo(error)
+            raise
+        self._close()
+        return self.child
+
+    def undo(self, error: BaseException | None = None) -> None:
+        """End and remove all that there is; what cannot be removed becomes a note of ``error``."""
+        try:
+            if self.child is not None:
+                self.child.end()
+            if self.cgroup is not None:
+                self.cgroup.remove()
+            remains.remove_tree(self.directory.path)
+            self._runtime.forget(self.directory.id)
+        except (OSError, OcirunError) as left:
+            if error is None:
+                raise
+            error.add_note(f"undoing it failed too: {left}")
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        self.directory.close()
+        if self.started is not None:
+            os.close(self.started)
+            self.started = None
+
+    def _verify(self, child: Child, cgroup: Cgroup) -> None:
+        """Fail closed: a process that the kernel does not count in its cgroup has no limits (CVE-2025-47291)."""
+        if cgroup.join_files() and not cgroup.holds(child.pid):
+            raise OcirunError(f"place process {child.pid} in its cgroup: the kernel counts it elsewhere")
