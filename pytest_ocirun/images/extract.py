@@ -258,17 +258,13 @@ class Extractor:
 
     # Directories, last
 
-    def _note_directory(
-        self, parent: int, path: bytes, member: Member | None, name: bytes | None = None
-    ) -> None:
+    def _note_directory(self, parent: int, path: bytes, member: Member | None, name: bytes | None = None) -> None:
         found = os.fstat(parent) if name is None else os.stat(name, dir_fd=parent, follow_symlinks=False)
         self._directories[found.st_dev, found.st_ino] = (path, member)
 
     def _finish_directories(self) -> None:
         self._forget_parents()
-        by_depth = sorted(
-            self._directories.items(), key=lambda item: item[1][0].count(b"/") + bool(item[1][0])
-        )
+        by_depth = sorted(self._directories.items(), key=lambda item: item[1][0].count(b"/") + bool(item[1][0]))
         for inode, (path, member) in reversed(by_depth):
             try:
                 fd = open_in_root(self._root, path or b".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)

@@ -42,9 +42,7 @@ _DIRECTORIES = {
 }  # fmt: skip
 _LINKS = {"/var/run": "/run", "/var/lock": "/run/lock", "/etc/mtab": "/proc/self/mounts"}
 _FILES = {
-    "/etc/passwd": (
-        b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
-    ),
+    "/etc/passwd": (b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"),
     "/etc/group": b"root:x:0:\ntty:x:5:\nnogroup:x:65534:\n",
     "/etc/hostname": b"ocirun\n",
     "/etc/hosts": b"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n",

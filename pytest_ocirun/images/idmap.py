@@ -34,9 +34,7 @@ def obstacle(path: str) -> str | None:
     parent = os.path.dirname(os.path.dirname(os.path.abspath(pytest_ocirun.__file__)))
     command = [sys.executable, "-I", "-S", "-c", _PROBE, path, parent]
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", check=True, timeout=_SECONDS
-        )
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=True, timeout=_SECONDS)
     except (OSError, subprocess.SubprocessError) as error:
         raise ImageError(f"cannot find out whether {path} can be mounted with mapped ids: {error}") from error
     return done.stdout.strip() or None

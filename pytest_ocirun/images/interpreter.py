@@ -68,9 +68,7 @@ def trace() -> Trace:
         Unsupported: Python does not know its own executable.
     """
     if not sys.executable:
-        raise Unsupported(
-            "image host: Python does not know where its executable lies, so it cannot be shown inside"
-        )
+        raise Unsupported("image host: Python does not know where its executable lies, so it cannot be shown inside")
     found = Trace()
     for prefix in (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix):
         _add_prefix(found, prefix)

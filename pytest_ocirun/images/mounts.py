@@ -8,9 +8,7 @@ from pathlib import Path
 
 _ESCAPED = re.compile(r"\\([0-7]{3})")
 _UNSUITABLE = ("nfs", "cifs", "smb", "fuse", "9p", "afs", "ceph", "virtiofs")
-_NO_FILES = frozenset(
-    {"autofs", "proc", "sysfs", "devtmpfs", "devpts", "cgroup", "cgroup2", "mqueue", "nsfs", "bpf"}
-)
+_NO_FILES = frozenset({"autofs", "proc", "sysfs", "devtmpfs", "devpts", "cgroup", "cgroup2", "mqueue", "nsfs", "bpf"})
 
 
 def table() -> list[tuple[Path, str, str]]:
@@ -38,9 +36,5 @@ def unsuitable_filesystem(path: Path) -> str | None:
 def below(path: Path) -> list[Path]:
     """Directories below ``path`` on which files of another file system are mounted, parents first."""
     return sorted(
-        {
-            point
-            for point, kind, _ in table()
-            if path in point.parents and kind not in _NO_FILES and point.is_dir()
-        }
+        {point for point, kind, _ in table() if path in point.parents and kind not in _NO_FILES and point.is_dir()}
     )

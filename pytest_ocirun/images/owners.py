@@ -74,11 +74,7 @@ class Owners:
         magic = int.from_bytes(value[:4], "little")
         if magic & _VERSION_MASK not in {_VERSION_2, _VERSION_3} or self.flavour == "real":
             return value
-        return (
-            struct.pack("<I", magic & ~_VERSION_MASK | _VERSION_3)
-            + value[4:20]
-            + struct.pack("<I", self.shift)
-        )
+        return struct.pack("<I", magic & ~_VERSION_MASK | _VERSION_3) + value[4:20] + struct.pack("<I", self.shift)
 
 
 def may_own(base: int) -> bool:

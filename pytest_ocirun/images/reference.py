@@ -28,8 +28,7 @@ _TRANSPORTS = {
     "dir:": "a directory of blobs",
 }
 _REGISTRY = re.compile(
-    r"([\w.-]+(:\d+)?/)?[a-z0-9]+(([._]|__|-+|/)[a-z0-9]+)*(:\w[\w.-]{0,127})?(@[a-z0-9+._-]+:[0-9a-f]{32,})?",
-    re.ASCII,
+    r"([\w.-]+(:\d+)?/)?[a-z0-9]+(([._]|__|-+|/)[a-z0-9]+)*(:\w[\w.-]{0,127})?(@[a-z0-9+._-]+:[0-9a-f]{32,})?", re.ASCII
 )
 _ARCHIVE_SUFFIX = re.compile(r"\.(tar|tar\.\w+|tgz|txz|tbz2?|tzst)$", re.IGNORECASE)
 _FORMS = "Give a root file system: a tarball (plain, gzip, xz, bzip2, zstd) or a directory; or say 'host'."
@@ -77,8 +76,7 @@ def _absent(text: str) -> ImageError | Unsupported:
     looks_like_path = text.startswith(("/", "./", "../", "~")) or _ARCHIVE_SUFFIX.search(text)
     if not looks_like_path and _REGISTRY.fullmatch(text):
         return Unsupported(
-            f"image {text}: there is no such file; if it means a registry, that cannot be used yet",
-            hint=_FORMS,
+            f"image {text}: there is no such file; if it means a registry, that cannot be used yet", hint=_FORMS
         )
     return ImageError(f"image {text}: no such file or directory", hint=_FORMS)
 
@@ -110,6 +108,4 @@ def check_rootfs(what: str, fd: int) -> None:
     if form is not None:
         raise Unsupported(f"{what}: it is {form}, which cannot be used yet", hint=_FORMS)
     if not tree.is_rootfs(fd):
-        raise ImageError(
-            f"{what}: it is no root file system: it has neither /usr/bin nor /bin nor /etc", hint=_FORMS
-        )
+        raise ImageError(f"{what}: it is no root file system: it has neither /usr/bin nor /bin nor /etc", hint=_FORMS)

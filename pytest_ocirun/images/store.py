@@ -112,18 +112,14 @@ class Store:
         if not os.path.isdir(self.path) or os.path.islink(self.path):
             raise ImageError(f"{what}: it is not a directory", hint=_HINT)
         if found.st_uid != os.geteuid():
-            raise ImageError(
-                f"{what}: it belongs to uid {found.st_uid}, not to us ({os.geteuid()})", hint=_HINT
-            )
+            raise ImageError(f"{what}: it belongs to uid {found.st_uid}, not to us ({os.geteuid()})", hint=_HINT)
         if not os.path.exists(self.path / "CACHEDIR.TAG"):
             strangers = set(os.listdir(self.path)) - {*_FOLDERS, "CACHEDIR.TAG"}
             if strangers:
                 raise ImageError(f"{what}: it holds something else, {min(strangers)!r}", hint=_HINT)
             kind = mounts.unsuitable_filesystem(self.path)
             if kind is not None:
-                raise ImageError(
-                    f"{what}: it lies on {kind}, which has no reliable locks and owners", hint=_HINT
-                )
+                raise ImageError(f"{what}: it lies on {kind}, which has no reliable locks and owners", hint=_HINT)
             (self.path / "CACHEDIR.TAG").write_bytes(_TAG)
         if found.st_mode & 0o077:
             os.chmod(self.path, 0o700)

@@ -42,19 +42,7 @@ _REFUSED = {
 class Member:
     """One file of the archive. Paths are bytes: relative, without empty, ``.`` or ``..`` components."""
 
-    __slots__ = (
-        "device",
-        "extents",
-        "gid",
-        "kind",
-        "mode",
-        "mtime",
-        "path",
-        "size",
-        "target",
-        "uid",
-        "xattrs",
-    )
+    __slots__ = ("device", "extents", "gid", "kind", "mode", "mtime", "path", "size", "target", "uid", "xattrs")
 
     kind: Kind
     path: bytes
@@ -271,18 +259,14 @@ def clean_path(name: bytes, longest: int) -> bytes:
         ImageError: it is absolute, has a ``..`` or a NUL, or is too long.
     """
     if name.startswith(b"/"):
-        raise ImageError(
-            "its name is absolute", hint="Make the archive with relative names: tar -C ROOTFS -c ."
-        )
+        raise ImageError("its name is absolute", hint="Make the archive with relative names: tar -C ROOTFS -c .")
     if len(name) > longest:
         raise ImageError(f"its name is longer than {longest} bytes")
     if b"\0" in name:
         raise ImageError("its name has a NUL byte in it")
     parts = [part for part in name.split(b"/") if part not in {b"", b"."}]
     if b".." in parts:
-        raise ImageError(
-            "its name has a '..' in it", hint="Make the archive inside the root: tar -C ROOTFS -c ."
-        )
+        raise ImageError("its name has a '..' in it", hint="Make the archive inside the root: tar -C ROOTFS -c .")
     return b"/".join(parts)
 
 
@@ -353,9 +337,7 @@ def _mtime(header: bytes, records: dict[bytes, bytes]) -> int:
 
 
 def _size(header: bytes, records: dict[bytes, bytes]) -> int:
-    size = (
-        pax.decimal(records[b"size"], "size") if b"size" in records else pax.number(header[124:136], "size")
-    )
+    size = pax.decimal(records[b"size"], "size") if b"size" in records else pax.number(header[124:136], "size")
     if not 0 <= size < 2**63:
         raise ImageError(f"its size {size} is out of range")
     return size

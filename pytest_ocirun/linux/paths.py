@@ -26,9 +26,7 @@ class _OpenHow(ctypes.Structure):
     _fields_ = [(name, ctypes.c_uint64) for name in ("flags", "mode", "resolve")]
 
 
-_openat2 = _libc.SystemCall(
-    "openat2", ctypes.c_int, ctypes.c_char_p, ctypes.POINTER(_OpenHow), ctypes.c_size_t
-)
+_openat2 = _libc.SystemCall("openat2", ctypes.c_int, ctypes.c_char_p, ctypes.POINTER(_OpenHow), ctypes.c_size_t)
 _syncfs = _libc.function("syncfs", ctypes.c_int)
 
 
