@@ -1,5 +1,4 @@
-"""What a mount of type ``cgroup`` shows a container: its own cgroups, and no others. Must not know how it is
-mounted.
+"""What a mount of type ``cgroup`` shows a container: its own cgroups. Must not know how it is mounted.
 
 With a cgroup namespace the hierarchies are mounted anew, and the kernel shows them from the container's own
 cgroup down. Without one such a mount would show, and if writable give, the whole host's; so the own cgroups
