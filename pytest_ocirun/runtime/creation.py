@@ -56,7 +56,6 @@ class Creation:
             self.child.wait_ready()
             if self.started is not None:
                 self.child.wait_started(self.started)
-            self._verify(self.child, self.cgroup)
             record = Record.of_child(self.directory.id, self.config, self.child.pid, self.cgroup, self.program)
             self._runtime.created(record, self.directory, self._bundle)
         except BaseException as error:
@@ -86,8 +85,3 @@ class Creation:
         if self.started is not None:
             os.close(self.started)
             self.started = None
-
-    def _verify(self, child: Child, cgroup: Cgroup) -> None:
-        """Fail closed: a process that the kernel does not count in its cgroup has no limits (CVE-2025-47291)."""
-        if cgroup.join_files() and not cgroup.holds(child.pid):
-            raise OcirunError(f"place process {child.pid} in its cgroup: the kernel counts it elsewhere")

@@ -164,7 +164,20 @@ def _let_go(plan: Plan, pid: int, go: int) -> None:
         _write(f"/proc/{pid}/oom_score_adj", str(plan["oom_score"]))
     for path in plan["cgroups"]["procs"]:
         _write(path, str(pid))
+    _verify_place(pid, plan["cgroups"])
     os.write(go, b"g")
+
+
+def _verify_place(pid: int, cgroups: dict[str, Any]) -> None:
+    """Fail closed: a process that the kernel counts in another cgroup has no limits (CVE-2025-47291)."""
+    wanted = [os.path.dirname(path) for path in cgroups["procs"]] + ([cgroups["v2"]] if cgroups["v2"] else [])
+    if not wanted:
+        return
+    with open(f"/proc/{pid}/cgroup", "rb") as file:
+        found = [line.rstrip(b"\n").split(b":", 2)[2].decode("utf-8", "surrogateescape") for line in file]
+    for directory in wanted:
+        if not any(path != "/" and directory.endswith(path) for path in found):
+            raise OSError(errno.EPERM, "the kernel counts the new process in another cgroup", directory)
 
 
 def _child(plan: Plan, context: Context, wait: int) -> None:
