@@ -167,11 +167,11 @@ class Inside:
         self, item: pytest.Item, nextitem: pytest.Item | None
     ) -> Generator[None, object, object]:
         """Tear down inside first: the host's own tear-down may let the container go."""
-        failure: Exception | None = None
+        failure: BaseException | None = None
         if isinstance(item, GuestItem):
             try:
                 item.run.teardown(item, nextitem)
-            except Exception as error:  # noqa: BLE001 - raised again below, when the host's stack is in order
+            except (Exception, pytest.skip.Exception) as error:  # noqa: BLE001 - raised below, with the host's stack in order
                 failure = error
         result = yield
         if failure is not None:
