@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 INSIDE: pytest.StashKey[Inside] = pytest.StashKey()
 # name, metavar, kind of ini value, help. Kinds: "once" (a string), "each" (repeatable; one per line in an ini file).
 SETTINGS = (
-    ("image", "IMAGE", "once", "run the tests inside containers of this image: a rootfs tarball, a directory or `host`"),
+    ("image", "IMAGE", "once", "run the tests inside containers of this image: a rootfs tarball, directory or `host`"),
     ("run", "inside|host", "once", "where the tests run (default: inside if --ocirun-image is given, else host)"),
     ("scope", "SCOPE", "once", "what shares one container: module (one per test file)"),
     ("memory", "SIZE", "once", "memory per container (default: 1g)"),

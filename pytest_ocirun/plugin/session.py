@@ -131,7 +131,10 @@ class Inside:
         if self._crew is None:
             return None
         collection = Collection(session, self._crew, ahead=max(2, os.cpu_count() or 2))
-        collection.perform()
+        try:
+            collection.perform()
+        except OcirunError as error:
+            raise pytest.UsageError(str(error)) from error
         self._settle(session, list(collection.runs.values()))
         return True
 
@@ -218,15 +221,16 @@ class _RequestMaker:
         box = self._chosen.box
         package = Path(__file__).resolve().parent.parent
         binds = [
-            Bind(source=package / name, destination=f"{_AGENT}/pytest_ocirun/{name}")
+            Bind(source=package / name, destination=f"{_AGENT}/pytest_ocirun/{name}", idmap=True)
             for name in ("__init__.py", "agent")
         ]
         binds += [
-            Bind(source=Path(one.source), destination=one.destination, readonly=one.readonly) for one in box.mounts
+            Bind(source=Path(one.source), destination=one.destination, readonly=one.readonly, idmap=True)
+            for one in box.mounts
         ]
         writable = self._chosen.tree == "overlay"
         if not writable:
-            binds += [Bind(source=Path(one), destination=one) for one in self._tree]
+            binds += [Bind(source=Path(one), destination=one, idmap=True) for one in self._tree]
         return Request(
             image=self._image,
             args=(self._python, "-c", _BOOT),

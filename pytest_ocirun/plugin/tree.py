@@ -6,6 +6,7 @@ Knows nothing of containers: it answers "what must be shown inside" and "what mu
 from __future__ import annotations
 
 import os
+import pwd
 import sys
 from typing import TYPE_CHECKING
 
@@ -27,8 +28,11 @@ def argument_path(argument: str, start: str) -> str:
 
 
 def too_broad(directory: str) -> bool:
-    """Tell whether showing *directory* inside would show far more than tests: a system directory, a home."""
-    home = os.path.expanduser("~")
+    """Tell whether showing *directory* inside would show far more than tests: a system directory, a home.
+
+    The home is the one of the password database: $HOME may well be set to a workspace.
+    """
+    home = pwd.getpwuid(os.getuid()).pw_dir
     return directory in _TOO_BROAD or directory == home or within(home, directory)
 
 
