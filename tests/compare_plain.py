@@ -1,5 +1,7 @@
 """Runs the test suites of pluggy and iniconfig plainly and inside containers, and compares what pytest reported.
 
+A third suite, of our own, adds every way in which a test can end: those two only pass.
+
 What is compared, for every node id and phase: outcome, xfail reason, skip reason, traceback, captured output,
 properties, location; for the run: order, warnings, collection errors, deselection, exit status. What must not differ
 does not differ: the reference of each image is a plain run with *that image's* Python and pytest.
@@ -11,7 +13,8 @@ host                   ``pytest`` of this virtual environment
 the Debian tarball     ``pytest-3`` of the same tarball, unpacked by tar and entered by chroot: the same Python 3.11
                        and pytest 7.2, but no container and nothing of ours (needs root)
 the Debian tarball     ``pytest`` of this virtual environment, another Python and pytest: node ids, order and
-                       outcomes of all phases only, as tracebacks and warnings are worded by the version
+                       outcomes of all phases only, as tracebacks and warnings are worded by the version (not
+                       for our own suite: versions of pytest differ in what they make of its misdeeds)
 =====================  ==================================================================================
 
 Each suite must import the module that lies beside it and not the one that pytest came with. As with any src layout
@@ -78,7 +81,8 @@ def _pairs(scratch: Path, chosen: Sequence[str]) -> Iterator[tuple[Suite, str, T
             below.mkdir(parents=True, exist_ok=True)
             chrooted = runs.chrooted(unpack(suite, below), rootfs).told
             yield suite, "Debian tarball / chroot", chrooted, inside, True
-            yield suite, "Debian tarball / this environment", plain, inside, False
+            if suite.digest:
+                yield suite, "Debian tarball / this environment", plain, inside, False
 
 
 def _unexpected(suite: Suite, inside: Told) -> list[str]:
@@ -87,8 +91,8 @@ def _unexpected(suite: Suite, inside: Told) -> list[str]:
     module = witness(inside).get("module", "none")
     if f"{suite.name}-{suite.version}/src/{suite.name}/" not in module:
         found.append(f"the module that was tested inside is {module}")
-    if count(inside) <= 1 or inside["exit"] != 0:
-        found.append(f"{count(inside)} tests ran inside, and pytest exited with {inside['exit']}")
+    if count(inside) <= 1 or inside["exit"] != suite.exit:
+        found.append(f"{count(inside)} tests ran inside, pytest exited with {inside['exit']}, expected {suite.exit}")
     return found
 
 

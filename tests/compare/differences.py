@@ -1,12 +1,26 @@
-"""Where two runs of one suite differ, by name. Pure."""
+"""Where two runs of one suite differ, by name. Pure.
 
+What differs between any two plain runs too is made alike first: addresses of objects and the number of the run in
+the names of temporary directories. So is what differs on purpose: what could steer the user's terminal comes out of
+a container escaped, and out of a plain run raw; and where a message lists all fixtures, ours are among them inside.
+"""
+
+import re
 from collections.abc import Iterator
 from itertools import zip_longest
 from typing import Any
 
+from pytest_ocirun.plugin.text import escape
 from tests.compare.suites import WITNESS
 
 Told = dict[str, Any]
+
+_CHANGING = (
+    (re.compile(r"\b0x[0-9a-f]{6,}"), "0x..."),
+    (re.compile(r"\bid='\d+'"), "id='...'"),
+    (re.compile(r"\bocirun_\w+, "), ""),
+    (re.compile(r"/pytest-of-(\w+)/pytest-\d+"), r"/pytest-of-\1/pytest-..."),
+)
 
 _PARTS = ("outcome", "xfail", "reason", "output", "properties", "location")
 _OUTCOMES = ("outcome", "xfail")
@@ -26,6 +40,7 @@ def differences(outside: Told, inside: Told, *, same_python: bool = True) -> lis
         same_python: whether both ran on the same Python and pytest. If not, only node ids, their order and the
             outcomes of their phases can be the same, and texts are left alone.
     """
+    outside, inside = _alike(outside), _alike(inside)
     found = [f"exit status: {outside['exit']} outside, {inside['exit']} inside"]
     if outside["exit"] == inside["exit"]:
         found.clear()
@@ -37,6 +52,19 @@ def differences(outside: Told, inside: Told, *, same_python: bool = True) -> lis
                 found.append(f"{kind}[{position}]: {left!r} outside, {right!r} inside")
                 break
     return found
+
+
+def _alike(value: Any) -> Any:
+    """The same document with all texts made comparable."""
+    if isinstance(value, dict):
+        return {key: _alike(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_alike(each) for each in value]
+    if not isinstance(value, str):
+        return value
+    for pattern, instead in _CHANGING:
+        value = pattern.sub(instead, value)
+    return escape(value)
 
 
 def differing_tests(found: list[str], told: Told) -> int:

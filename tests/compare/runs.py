@@ -12,6 +12,8 @@ from tests.requires import SBIN_PATH
 _OBSERVER = Path(__file__).parent / "observer"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TIMEOUT = 600
+# Text is encoded alike, and sets have one order.
+_SAME = {"LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
 
 
 class Observed(NamedTuple):
@@ -34,6 +36,7 @@ def plain(tree: Path) -> Observed:
 def inside(tree: Path, image: str) -> Observed:
     """The same in a container of ``image``: the tree's module is importable in there, and only there."""
     arguments = [f"--ocirun-image={image}", f"--ocirun-env=PYTHONPATH={tree / 'src'}"]
+    arguments += [f"--ocirun-env={name}={value}" for name, value in _SAME.items()]
     return _run([_pytest(), *arguments], tree, _environment(str(_OBSERVER)))
 
 
@@ -67,7 +70,7 @@ def _environment(python_path: str) -> dict[str, str]:
         **{name: value for name, value in os.environ.items() if name in kept},
         "PATH": SBIN_PATH,
         "HOME": os.path.expanduser("~"),
-        "LANG": "C.UTF-8",
+        **_SAME,
         "PYTEST_PLUGINS": "ocirun_observer",
         "PYTHONPATH": python_path,
     }
@@ -87,6 +90,7 @@ def _finish(command: list[str], result: Path, **options: Any) -> Observed:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        errors="backslashreplace",
         timeout=_TIMEOUT,
         **options,
     )

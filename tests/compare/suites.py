@@ -1,4 +1,4 @@
-"""The suites of others that are compared: fetched once, checked by digest, unpacked afresh for every run."""
+"""The suites that are compared. Those of others are fetched once, by digest; all are laid out afresh for each run."""
 
 import hashlib
 import os
@@ -14,24 +14,29 @@ from tests import images
 
 
 class Suite(NamedTuple):
-    """A source distribution with tests in it.
+    """A source tree with tests in it.
 
     Attributes:
         name: its package, and its module below ``src``.
         version: one whose tests take Debian 12's pytest 7.2 and the newest (pluggy's next asks for pytest 8).
-        digest: SHA-256 of the source distribution.
+        digest: SHA-256 of the source distribution; empty for a suite of our own, below ``data``.
+        exit: what a plain run exits with.
     """
 
     name: str
     version: str
     digest: str
+    exit: int = 0
 
 
 SUITES = (
     Suite("pluggy", "1.5.0", "2cffa88e94fdc978c4c574f15f9e59b7f4201d439195c3715ca9e2486f1d0cf1"),
     Suite("iniconfig", "2.3.1", "67f4b9c50da0dedf52af349e7749a80a9057a5031199791b906c3bb3ae878960"),
+    # Neither of the two fails, skips or warns; this one ends in every way that pytest knows.
+    Suite("outcomes", "0", "", exit=1),
 )
 
+_OWN = Path(__file__).parent / "data"
 _WITNESS = '''\
 """Added by the comparison: which module, Python and pytest this suite really runs with."""
 
@@ -82,8 +87,11 @@ def unpack(suite: Suite, folder: Path) -> Path:
     """A pristine tree of the suite below ``folder``, in place of any other; its path is always the same."""
     tree = folder / f"{suite.name}-{suite.version}"
     shutil.rmtree(tree, ignore_errors=True)
-    with tarfile.open(fetch(suite)) as archive:
-        archive.extractall(folder, filter="data")
+    if suite.digest:
+        with tarfile.open(fetch(suite)) as archive:
+            archive.extractall(folder, filter="data")
+    else:
+        shutil.copytree(_OWN / suite.name, tree, ignore=shutil.ignore_patterns("__pycache__"))
     witness = tree / "testing" / WITNESS.partition("::")[0]
     witness.write_text(_WITNESS.format(module=suite.name), encoding="utf-8")
     return tree

@@ -1,0 +1,3 @@
+"""The suites in here are run by the comparison, not by this one."""
+
+collect_ignore = ["data", "observer"]

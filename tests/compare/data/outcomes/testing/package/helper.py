@@ -1,0 +1,3 @@
+def one():
+    assert True
+    return 1

@@ -1,0 +1,5 @@
+from . import helper
+
+
+def test_relative():
+    assert helper.one() == 2

@@ -1,0 +1,5 @@
+return
+
+
+def test_never():
+    pass
