@@ -21,6 +21,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 
 from pytest_ocirun.linux import fds, mount, sched
 from pytest_ocirun.runtime import prepare, process, rootfs  # noqa: F401 - they register the operations
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     Plan = dict[str, Any]
 
 FAILED = 127
+_MOST_TEXT = 2000
 
 
 def spawn(plan: Plan, slots: dict[str, int]) -> tuple[int, int] | None:
@@ -183,6 +185,7 @@ def _verify_place(pid: int, cgroups: dict[str, Any]) -> None:
 def _child(plan: Plan, context: Context, wait: int) -> None:
     """Wait for the spawner's word, replay the enter steps; never return."""
     try:
+        signal.set_wakeup_fd(-1)  # the spawner's; its number will come to mean another file
         fds.close_all_but({wait, *context.fds.values(), *context.mounts.values()})
         if os.read(wait, 1) != b"g":
             os._exit(FAILED)
@@ -201,19 +204,24 @@ def send_error(fd: int, step: list[Any] | None, error: OSError) -> None:
     """Tell the client which step met which error; the client may be gone, which is nobody's problem."""
     message = {
         "event": "error",
-        "step": describe(step) if step else None,
+        "step": _shortened(describe(step)) if step else None,
         "operation": step[0] if step else None,
         "errno": error.errno or 0,
-        "text": error.strerror or str(error),
-        "path": str(error.filename) if error.filename is not None else None,
+        "text": _shortened(error.strerror or str(error)),
+        "path": _shortened(str(error.filename)) if error.filename is not None else None,
     }
     sock = fds.socket_of(fd)
     try:
-        fds.send(sock, json.dumps(message).encode()[: fds.MAX_MESSAGE])
+        fds.send(sock, json.dumps(message).encode())
     except OSError:
         pass
     finally:
         sock.detach()
+
+
+def _shortened(text: str) -> str:
+    """A text that leaves room for others in one message, whatever a config put into it."""
+    return text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}... ({len(text)} characters)"
 
 
 def _undo_prepare() -> None:
