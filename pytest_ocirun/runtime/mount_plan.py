@@ -5,6 +5,8 @@ Pure: it reads nothing of the system. Sources: runtime-spec config-linux "mounts
 
 from __future__ import annotations
 
+import os
+
 from pytest_ocirun.errors import ConfigError
 from pytest_ocirun.linux import mount as m
 
@@ -115,7 +117,8 @@ class MountPlan:
 
     def _mount(self, index: int, mount: Mount) -> None:
         options = Options(mount.options)
-        path = mount.destination if mount.destination.startswith("/") else f"/{mount.destination}"
+        # One spelling of each path: rootfs tells the runtime's own directories by it.
+        path = os.path.normpath(f"/{mount.destination.lstrip('/')}")
         slot = f"mount{index}"
         where = f"$.mounts[{index}]"
         if options.idmap and self._idmaps is None:
