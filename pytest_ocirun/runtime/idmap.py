@@ -40,6 +40,8 @@ def write_maps(pid: int, idmaps: list[list[list[int]]]) -> None:
         fd = os.open(f"/proc/{pid}/{kind}_map", os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.write(fd, lines.encode())
+        except OSError as error:
+            raise OSError(error.errno, f"write {len(rows)} rows to its {kind}_map: {error.strerror}") from error
         finally:
             os.close(fd)
 
