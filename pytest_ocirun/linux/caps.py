@@ -70,15 +70,6 @@ def mask(names: list[str]) -> int:
     return sum(1 << NUMBERS[name] for name in set(names) if name in NUMBERS)
 
 
-def drop_bounding(keep: int) -> None:
-    """Drop every capability that ``keep`` lacks from the bounding set, up to the last that the kernel knows."""
-    number = 0
-    while True:
-        if not keep >> number & 1 and not prctl.capbset_drop(number):
-            return
-        number += 1
-
-
 def capset(*, effective: int, permitted: int, inheritable: int) -> None:
     """Set the calling thread's capability sets from bit masks; see capset(2)."""
     data = (_Data * 2)()

@@ -119,7 +119,7 @@ def container_plan(config: Config, around: Surroundings) -> Plan:
     enter += _privileges(config.process, around)
     enter += [["ready"], *([] if around.autostart else [["wait_start"]]), *_execution(config.process, around)]
     return {
-        "prepare": [*opened, *_prepare_root(config, mounts, idmaps, owner, around.bundle)],
+        "prepare": [*_filter(around), *opened, *_prepare_root(config, mounts, idmaps, owner, around.bundle)],
         "join": join,
         "pid_of": None,
         "clone": flags,
@@ -151,7 +151,7 @@ def exec_plan(process: Process, config: Config, init: tuple[int, int], around: S
     enter += _privileges(process, around)
     enter += _execution(process, around)
     return {
-        "prepare": [["open_init", "init", *init]],
+        "prepare": [*_filter(around), ["open_init", "init", *init]],
         "join": [],
         "pid_of": "init" if config.linux.namespace("pid") else None,
         "clone": 0,
@@ -185,6 +185,10 @@ def host_id(rows: list[list[int]], inside: int) -> int:
         if first <= inside < first + count:
             return outside + inside - first
     raise ConfigError(f"$.linux.uidMappings, gidMappings: the container's id {inside} is not mapped")
+
+
+def _filter(around: Surroundings) -> list[Step]:
+    return [] if around.filter_flags is None else [["prepare_filter", "filter", around.filter_flags]]
 
 
 def _idmaps(config: Config) -> list[list[list[int]]]:
@@ -294,10 +298,8 @@ def _privileges(process: Process, around: Surroundings) -> list[Step]:
     steps: list[Step] = [["rlimit", each.type, each.soft, each.hard] for each in process.rlimits]
     user = process.user
     steps.append(["umask", 0o022 if user.umask is None else user.umask])
-    if around.filter_flags is not None:
-        steps.append(["prepare_filter", "filter", around.filter_flags])
-        if not process.no_new_privileges:
-            steps.append(["load_filter"])
+    if around.filter_flags is not None and not process.no_new_privileges:
+        steps.append(["load_filter"])
     sets = process.capabilities
     bounding, effective, permitted, inheritable, ambient = (
         caps.mask(names)

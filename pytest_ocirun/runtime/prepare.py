@@ -13,7 +13,8 @@ from __future__ import annotations
 import errno
 import os
 
-from pytest_ocirun.linux import mount, proc, sched
+from pytest_ocirun.linux import fds, mount, proc, sched
+from pytest_ocirun.linux.seccomp import Filter
 from pytest_ocirun.runtime.idmap import translate, write_maps
 from pytest_ocirun.runtime.steps import Context, operation
 
@@ -21,12 +22,23 @@ UPPER = "upper"
 
 _idmapped: dict[str, str] = {}
 _user_namespaces: dict[str, int] = {}
+_filters: dict[tuple[bytes, int], Filter] = {}
 
 
 @operation("open {1} as {0}")
 def open_path(context: Context, slot: str, path: str, flags: int) -> None:
     """Open ``path`` of the spawner's mount namespace into a slot."""
     context.fds[slot] = os.open(path, flags | os.O_CLOEXEC)
+
+
+@operation("lay out the seccomp filter {0}")
+def prepare_filter(context: Context, slot: str, flags: int) -> None:
+    """Lay the compiled program out before the clone; a spawner makes many processes with the same one."""
+    program = fds.read_all(context.fds[slot])
+    key = (program, flags)
+    if key not in _filters:
+        _filters[key] = Filter(program, flags)
+    context.filter = _filters[key]
 
 
 @operation("open the container's init, pid {1}, as {0}")

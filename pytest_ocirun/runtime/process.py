@@ -15,7 +15,6 @@ import signal
 import stat
 
 from pytest_ocirun.linux import caps, fds, netdev, prctl, sched, tty, uts
-from pytest_ocirun.linux.seccomp import Filter
 from pytest_ocirun.runtime.idmap import setgroups_allowed
 from pytest_ocirun.runtime.inside import open_inside
 from pytest_ocirun.runtime.steps import Context, operation
@@ -149,22 +148,24 @@ def umask(context: Context, mask: int) -> None:
 def bounding(context: Context, keep: int) -> None:
     """Drop the rest of the bounding set."""
     del context
-    caps.drop_bounding(keep)
+    prctl.capbset_keep(keep)
 
 
 @operation("become uid {0}, gid {1}, groups {2}")
 def user(context: Context, uid: int, gid: int, groups: list[int]) -> None:
     """Change to the process's user with the permitted capabilities kept."""
     del context
-    prctl.set_keepcaps(1)
-    if groups or setgroups_allowed():
+    try:
         os.setgroups(groups)
-    os.setresgid(gid, gid, gid)
-    os.setresuid(uid, uid, uid)
-    # The kernel takes (uid_t) -1 for "leave it as it is", which would be root (CVE-2024-40635).
-    if os.getresuid() != (uid, uid, uid) or os.getresgid() != (gid, gid, gid):
-        raise OSError(errno.EINVAL, f"the kernel made it uid {os.getuid()}, gid {os.getgid()}")
-    prctl.set_keepcaps(0)
+    except PermissionError:
+        # A user namespace of an unprivileged user has setgroups denied for good, and no other groups to drop.
+        if groups or setgroups_allowed():
+            raise
+    if (uid, gid) != (0, 0) or os.getresuid() != (0, 0, 0) or os.getresgid() != (0, 0, 0):
+        prctl.set_keepcaps(1)
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+        prctl.set_keepcaps(0)
     prctl.set_dumpable(0)
 
 
@@ -199,9 +200,7 @@ def chdir(context: Context, path: str, make: bool) -> None:  # noqa: FBT001
     """
     context.cwd_entered = False
     try:
-        if make:
-            os.makedirs(path, exist_ok=True)
-        os.chdir(path)
+        _enter_directory(path, make=make)
     except PermissionError:
         if make:
             return  # perhaps only the process's own user may: chdir_again tries as that user
@@ -242,13 +241,6 @@ def find_executable(context: Context, name: str, search: str) -> None:
             context.executable = candidate
             return
     raise refused or FileNotFoundError(errno.ENOENT, "executable file not found in $PATH", name)
-
-
-@operation("lay out the seccomp filter {0}")
-def prepare_filter(context: Context, slot: str, flags: int) -> None:
-    """Read the compiled program from its fd."""
-    os.lseek(context.fds[slot], 0, os.SEEK_SET)
-    context.filter = Filter(fds.read_all(context.fds[slot]), flags)
 
 
 @operation("load the seccomp filter")
@@ -307,6 +299,16 @@ def default_signals() -> None:
         if number not in (signal.SIGKILL, signal.SIGSTOP) and signal.getsignal(number) != signal.SIG_DFL:
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def _enter_directory(path: str, *, make: bool) -> None:
+    try:
+        os.chdir(path)
+    except FileNotFoundError:
+        if not make:
+            raise
+        os.makedirs(path, exist_ok=True)
+        os.chdir(path)
 
 
 def _limit(value: int) -> int:

@@ -159,6 +159,10 @@ class Cgroup:
         """Read the limits in force from the kernel, under their OCI names; -1 is unlimited."""
         raise NotImplementedError
 
+    def oom_kills(self) -> int:
+        """Read one of the counters alone: processes killed for lack of memory, 0 where that is not counted."""
+        raise NotImplementedError
+
     def counters(self) -> Counters:
         """Read what the kernel counted so far."""
         raise NotImplementedError

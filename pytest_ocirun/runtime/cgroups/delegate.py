@@ -43,9 +43,7 @@ class Place:
 
     __slots__ = ("base", "movers", "offered", "present", "privileged")
 
-    def __init__(
-        self, base: str, offered: set[str], present: set[str], movers: list[int], *, privileged: bool
-    ) -> None:
+    def __init__(self, base: str, offered: set[str], present: set[str], movers: list[int], *, privileged: bool) -> None:
         self.base = base
         self.offered = offered
         self.present = present

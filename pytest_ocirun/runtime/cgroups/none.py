@@ -88,6 +88,10 @@ class NullCgroup(Cgroup):
         """No limit is in force."""
         return {}
 
+    def oom_kills(self) -> int:
+        """See ``Cgroup``."""
+        return 0
+
     def counters(self) -> Counters:
         """Nothing is counted."""
         return Counters()

@@ -51,9 +51,7 @@ def resolve(path: str | None, container_id: str) -> tuple[bool, str]:
     parts = [part for part in path.split("/") if part not in {"", "."}]
     absolute = path.startswith("/")
     if ".." in parts or "\0" in path or "\n" in path:
-        raise ConfigError(
-            f"cgroupsPath {path!r} leads upwards or has a control character", hint="name a plain path"
-        )
+        raise ConfigError(f"cgroupsPath {path!r} leads upwards or has a control character", hint="name a plain path")
     if not parts or (absolute and parts == [BASE]):
         raise ConfigError(
             f"cgroupsPath {path!r} is not a container's own cgroup",
@@ -81,9 +79,7 @@ class Made:
         except FileExistsError:
             if os.path.isdir(path):
                 return False
-            raise ConfigError(
-                f"cannot make the cgroup {path}: a file of the kernel's has that name"
-            ) from None
+            raise ConfigError(f"cannot make the cgroup {path}: a file of the kernel's has that name") from None
         except OSError as error:
             hint = "the parent takes no more cgroups" if error.errno == errno.EAGAIN else None
             raise knobs.refused(f"cannot make the cgroup {path}", error, hint) from error

@@ -203,6 +203,10 @@ class V1Cgroup(Cgroup):
             found["cpu.mems"] = knobs.read_or_none(f"{self._dirs['cpuset']}/cpuset.mems")
         return {name: value for name, value in found.items() if value is not None}
 
+    def oom_kills(self) -> int:
+        """See ``Cgroup``."""
+        return self._sum("memory", "memory.oom_control", "oom_kill") or 0
+
     def counters(self) -> Counters:
         """See ``Cgroup``; v1 counts kills and refused forks where they happened: summed up here."""
         usage = self._number("cpuacct", "cpuacct.usage")
@@ -263,15 +267,12 @@ class V1Cgroup(Cgroup):
                 knobs.put(state, "FROZEN")
                 return knobs.read(state) == "FROZEN"
             except OSError as error:
-                raise knobs.refused(
-                    f"cannot freeze the container (write FROZEN to {state})", error
-                ) from error
+                raise knobs.refused(f"cannot freeze the container (write FROZEN to {state})", error) from error
 
         if not tree.wait_until(frozen, _FREEZE_SECONDS):
             self._thaw_v1()
             raise KernelRefused(
-                f"cannot freeze {state}: not all processes stood still within {_FREEZE_SECONDS} s",
-                errno=errno.EBUSY,
+                f"cannot freeze {state}: not all processes stood still within {_FREEZE_SECONDS} s", errno=errno.EBUSY
             )
 
     def thaw(self) -> None:

@@ -158,6 +158,10 @@ class V2Cgroup(Cgroup):
             found["cpu.period"] = int(quota[1])
         return {name: value for name, value in found.items() if value is not None}
 
+    def oom_kills(self) -> int:
+        """See ``Cgroup``."""
+        return knobs.field(f"{self._dir}/memory.events", "oom_kill") or 0
+
     def counters(self) -> Counters:
         """See ``Cgroup``; the kernel sums over the cgroups below."""
         directory = self._dir
@@ -241,16 +245,13 @@ def freeze(directory: str) -> None:
     except FileNotFoundError as error:
         if not os.path.isdir(directory):
             raise knobs.refused(f"cannot freeze {directory}", error) from error
-        raise Unsupported(
-            f"cannot freeze {directory}: no cgroup.freeze", hint="use Linux 5.2 or later"
-        ) from error
+        raise Unsupported(f"cannot freeze {directory}: no cgroup.freeze", hint="use Linux 5.2 or later") from error
     except OSError as error:
         raise knobs.refused(f"cannot freeze {directory}", error) from error
     if not tree.wait_events(directory, "frozen", 1, FREEZE_SECONDS):
         thaw(directory)
         raise KernelRefused(
-            f"cannot freeze {directory}: not all processes stood still within {FREEZE_SECONDS} s",
-            errno=errno.EBUSY,
+            f"cannot freeze {directory}: not all processes stood still within {FREEZE_SECONDS} s", errno=errno.EBUSY
         )
 
 
@@ -282,9 +283,7 @@ def _enable(directory: str, required: list[str]) -> None:
             if not os.path.isdir(directory):
                 raise knobs.refused(f"cannot write to {file}", OSError(errno.ENOENT, "")) from error
             if name in required:
-                raise _refused_controller(directory, name, error).error(
-                    f"cannot enable {name} in {file}"
-                ) from error
+                raise _refused_controller(directory, name, error).error(f"cannot enable {name} in {file}") from error
 
 
 def _refused_controller(directory: str, name: str, error: OSError) -> Refusal:
