@@ -1,4 +1,4 @@
-"""One container ahead: what was launched twice alike will be launched a third time, so its sandbox is begun already.
+"""Containers ahead: what was launched twice alike will be launched a third time, so its sandboxes are begun already.
 
 Only containers that hold for execs are begun ahead: they have run nothing when they are handed out, so a container begun ahead is as
 fresh as one begun late. A zygote of its own builds them, beside the one that runs execs.
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pytest_ocirun.runtime.creation import Creation
 
 _KINDS = 2
+# One is being built while the other is being used: a build takes longer than a short exec.
+_DEPTH = 2
 
 
 class Begun:
@@ -38,7 +40,7 @@ class Begun:
 
 
 class Ahead:
-    """The containers begun ahead, at most one for each of a few kinds of request.
+    """The containers begun ahead, a few for each of a few kinds of request.
 
     Args:
         begin: begins a container.
@@ -64,14 +66,18 @@ class Ahead:
         if request.args or request.fds:
             return
         if request in self._last:
-            try:
-                self._waiting.append((request, self._begin(request)))
-            except (OcirunError, OSError):
-                return  # the launch that needs it will meet the same and say so
-            if len(self._waiting) > _KINDS:
-                self._drop(self._waiting.pop(0)[1])
+            self._fill(request)
         else:
             self._last = [*self._last[-_KINDS + 1 :], request]
+
+    def _fill(self, request: Request) -> None:
+        try:
+            while sum(kind == request for kind, _begun in self._waiting) < _DEPTH:
+                self._waiting.append((request, self._begin(request)))
+        except (OcirunError, OSError):
+            return  # the launch that needs it will meet the same and say so
+        while len(self._waiting) > _KINDS * _DEPTH:
+            self._drop(self._waiting.pop(0)[1])
 
     def close(self) -> None:
         """Undo what nobody took."""

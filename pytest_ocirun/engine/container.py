@@ -37,11 +37,11 @@ class Container:
         container_id: its id, as ``ocirun list`` shows it.
         config: its config.
         child: its init.
-        released: called once when it is deleted.
+        released: takes the init over when the container is deleted.
     """
 
     def __init__(
-        self, runtime: Runtime, container_id: str, config: Config, child: Child, released: Callable[[Container], None]
+        self, runtime: Runtime, container_id: str, config: Config, child: Child, released: Callable[[Container, Child], None]
     ) -> None:
         self.id = container_id
         self._runtime = runtime
@@ -142,20 +142,18 @@ class Container:
         return self._last
 
     def delete(self) -> None:
-        """Kill it if it runs, and remove all that belongs to it. A second time does nothing."""
+        """Kill it if it runs, and have all that belongs to it removed. A second time does nothing.
+
+        When this returns nothing of it is running any more or will run again; the zygote removes its cgroup and its directory
+        meanwhile, and ``Engine.close`` waits for that.
+        """
         if self._deleted:
             return
         self.counters()
         self._deleted = True
-        try:
-            self._child.kill()
-            self._child.wait()
-            self._runtime.delete(self.id, force=True)
-        except ContainerNotFound:
-            pass
-        finally:
-            self._child.close()
-            self._released(self)
+        self._child.kill()
+        self._runtime.remove(self.id)
+        self._released(self, self._child)
 
     def __enter__(self) -> Self:
         return self
@@ -203,7 +201,8 @@ class Container:
 
     def _variables(self, more: Mapping[str, str]) -> list[str]:
         """The container's environment with ``more`` on top."""
-        for name, value in more.items():
+        pairs: Mapping[object, object] = dict(more)  # what a caller without a type checker gives
+        for name, value in pairs.items():
             if not (isinstance(name, str) and isinstance(value, str)) or "=" in name:
                 raise ConfigError(
                     f"exec in container {self.id}: env must map names without '=' to strings, got {name!r}: {value!r}"

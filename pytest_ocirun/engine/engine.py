@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pytest_ocirun.engine.request import Limits, Request
     from pytest_ocirun.images.image import Image
     from pytest_ocirun.images.store import Store
+    from pytest_ocirun.runtime.child import Child
 
 REQUIREMENTS = ("limits", "isolation")
 _CONTROLLED = {"memory": "memory", "pids": "pids", "cpus": "cpu"}
@@ -64,6 +65,7 @@ class Engine:
         self._joiner = ZygoteClient(root)
         self._joiner.start()
         self._ahead = Ahead(self._begin, self._drop)
+        self._leaving: list[tuple[Child, int | None]] = []
         self._ranges = Ranges(root)
         self._lock = threading.Lock()
         self._seccomp = default_filter()
@@ -111,6 +113,7 @@ class Engine:
             ConfigError, KernelRefused: it cannot be made as asked; nothing is left behind.
         """
         request = replace(request, limits=self._attainable(request.limits))
+        self._part(wait=False)
         begun = self._ahead.take(request)
         container = self._finish(begun) if begun is not None else None
         if container is None:
@@ -137,6 +140,7 @@ class Engine:
         for container in list(self._containers.values()):
             container.delete()
         self._ahead.close()
+        self._part(wait=True)
         self._joiner.close()
         self._builder.close()
         self._manager.prune()
@@ -186,7 +190,11 @@ class Engine:
             raise
         container_id = begun.creation.directory.id
         container = Container(
-            self._runtime, container_id, begun.config, child, lambda done: self._released(done, begun.claimed)
+            self._runtime,
+            container_id,
+            begun.config,
+            child,
+            lambda done, init: self._released(done, init, begun.claimed),
         )
         self._containers[container_id] = container
         return container
@@ -199,9 +207,21 @@ class Engine:
         if claimed is not None:
             self._ranges.give_back(claimed)
 
-    def _released(self, container: Container, claimed: int | None) -> None:
+    def _released(self, container: Container, init: Child, claimed: int | None) -> None:
         self._containers.pop(container.id, None)
-        self._give_back(claimed)
+        self._leaving.append((init, claimed))
+
+    def _part(self, *, wait: bool) -> None:
+        """Let go of the deleted containers that are removed by now, or with ``wait`` of all; then their ids are free."""
+        leaving, self._leaving = self._leaving, []
+        for init, claimed in leaving:
+            if wait:
+                init.wait_removed()
+            elif not init.removed():
+                self._leaving.append((init, claimed))
+                continue
+            init.close()
+            self._give_back(claimed)
 
     def _mapping(self, image: Image) -> tuple[IDMapping, int | None]:
         if not self._privileged:

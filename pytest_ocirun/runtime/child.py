@@ -5,6 +5,7 @@ Messages on the reply socket, in any order until the last::
     spawner -> client   {"event": "spawned", "pid": N} + pidfd
     child   -> client   {"event": "console"} + pty master       terminal: true
     child   -> client   {"event": "ready"}                      a container waits for its start
+    zygote  -> client   {"event": "removed"}                    what a container's init owned is gone
     either  -> client   {"event": "error", "step", "errno", "text", ...}
     zygote  -> client   {"event": "exit", "status": N}          a local spawner reaps instead, and the socket just ends
 """
@@ -44,6 +45,7 @@ class Child:
         self.console: int | None = None
         self._ready = False
         self._ended = False
+        self._removed = False
         self._status: int | None = None
         self._error: KernelRefused | None = None
 
@@ -94,6 +96,10 @@ class Child:
         if self._error is not None:
             self._raise_dead()
 
+    def reply_fd(self) -> int:
+        """A fd that is readable when there is something to ``wait_executed`` for."""
+        return self._reply.fileno()
+
     def fileno(self) -> int:
         """A fd that is readable when there is news, at the latest when the process has ended."""
         return self.pidfd if self._local else self._reply.fileno()
@@ -125,6 +131,34 @@ class Child:
         """SIGKILL, if it still runs."""
         if self.pidfd >= 0:
             sched.pidfd_send_signal(self.pidfd, sched.SIGKILL)
+
+    def removed(self) -> bool:
+        """Whether the zygote has removed what this init owned, as it was asked to; does not block.
+
+        Raises:
+            KernelRefused: it could not.
+        """
+        while not self._removed and select.select([self._reply.fileno()], [], [], 0)[0]:
+            self._receive_removal()
+        return self._removed
+
+    def wait_removed(self) -> None:
+        """Wait until the zygote has removed what this init owned.
+
+        Raises:
+            KernelRefused: it could not.
+        """
+        while not self._removed:
+            self._receive_removal()
+
+    def _receive_removal(self) -> None:
+        data, _none = fds.receive(self._reply)
+        if not data:
+            self._raise_dead()
+        message = json.loads(data)
+        if message["event"] == "error":
+            raise refused(message)
+        self._take(message, [])
 
     def end(self) -> None:
         """Kill it if it was made at all, wait until it has ended, and let go of it."""
@@ -179,6 +213,8 @@ class Child:
             self.console = received[0]
         elif event == "ready":
             self._ready = True
+        elif event == "removed":
+            self._removed = True
         elif event == "exit":
             self._status = message["status"]
             self._ended = True

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         die_with_spawner: bool
 
         def spawn(self, plan: Plan, slots: dict[str, int], owns: dict[str, Any] | None = None) -> Child: ...
+        def remove(self, container_id: str) -> None: ...
         def forget(self, container_id: str) -> None: ...
 
 
@@ -216,6 +217,11 @@ class Runtime:
                 record.cgroup.remove()
             remains.remove({"cgroups": None if record else document.get("cgroups"), "state": directory.path})
         self.forget(container_id)
+
+    def remove(self, container_id: str) -> None:
+        """Have the zygote end and remove a container that it made; ``Child.wait_removed`` of the init tells when it is done."""
+        self._records.pop(container_id, None)
+        self._spawner.remove(container_id)
 
     def state(self, container_id: str) -> dict[str, Any]:
         """The state of a container as the runtime-spec defines it, with rootfs, created and owner as runc adds."""

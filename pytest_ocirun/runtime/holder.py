@@ -17,9 +17,7 @@ _HEADERS = 64 + 56
 # x86-64: xor edi,edi; xor esi,esi; xor edx,edx; xor r10d,r10d; mov eax,271; syscall; jmp -0x12
 _X86_64 = bytes.fromhex("31ff31f631d24531d2b80f0100000f05ebee")
 # aarch64: mov x0..x3, xzr; mov x8,#73; svc #0; b -0x14
-_AARCH64 = struct.pack(
-    "<7I", 0xAA1F03E0, 0xAA1F03E1, 0xAA1F03E2, 0xAA1F03E3, 0xD2800928, 0xD4000001, 0x17FFFFFA
-)
+_AARCH64 = struct.pack("<7I", 0xAA1F03E0, 0xAA1F03E1, 0xAA1F03E2, 0xAA1F03E3, 0xD2800928, 0xD4000001, 0x17FFFFFA)
 _MACHINES = {"x86_64": (62, _X86_64), "aarch64": (183, _AARCH64)}
 
 
@@ -34,9 +32,7 @@ def program(machine: str) -> bytes:
     number, code = _MACHINES[machine]
     size = _HEADERS + len(code)
     ident = b"\x7fELF" + bytes([2, 1, 1]) + bytes(9)
-    header = struct.pack(
-        "<16sHHIQQQIHHHHHH", ident, 2, number, 1, _BASE + _HEADERS, 64, 0, 0, 64, 56, 1, 0, 0, 0
-    )
+    header = struct.pack("<16sHHIQQQIHHHHHH", ident, 2, number, 1, _BASE + _HEADERS, 64, 0, 0, 64, 56, 1, 0, 0, 0)
     segment = struct.pack("<IIQQQQQQ", 1, 5, 0, _BASE, _BASE, size, size, 0x1000)
     return header + segment + code
 

@@ -21,11 +21,7 @@ def kill_kin(init: int) -> None:
         return
     for _round in range(_ROUNDS):
         if not any(
-            [
-                _kill(int(name), namespace)
-                for name in os.listdir("/proc")
-                if name.isdigit() and int(name) != init
-            ]
+            [_kill(int(name), namespace) for name in os.listdir("/proc") if name.isdigit() and int(name) != init]
         ):
             return
 

@@ -73,9 +73,7 @@ class Record:
         self.filter = filter
 
     @classmethod
-    def of_child(
-        cls, container_id: str, config: Config, pid: int, cgroup: Cgroup, program: Program | None
-    ) -> Self:
+    def of_child(cls, container_id: str, config: Config, pid: int, cgroup: Cgroup, program: Program | None) -> Self:
         """The record of a container whose init has just been made.
 
         Raises:
@@ -103,9 +101,7 @@ class Record:
     def save(self, directory: Directory, bundle: str, **more: Any) -> None:  # noqa: ANN401 - JSON
         """Write the document, and the filter beside it."""
         if self.filter is not None:
-            fd = os.open(
-                _FILTER, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=directory.fd
-            )
+            fd = os.open(_FILTER, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=directory.fd)
             try:
                 os.write(fd, self.filter.code)
             finally:

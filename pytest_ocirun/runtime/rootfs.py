@@ -42,12 +42,7 @@ def attach_root(context: Context, slot: str, propagation: int) -> None:
 
 @operation("mount {1} on {0}")
 def mount_new(
-    context: Context,
-    path: str,
-    fstype: str,
-    options: dict[str, str | None],
-    attributes: int,
-    propagation: int,
+    context: Context, path: str, fstype: str, options: dict[str, str | None], attributes: int, propagation: int
 ) -> None:
     """Mount a file system of its own at ``path`` inside the root."""
     fd = mount.new_mount(fstype, {"source": fstype, **options}, attributes)
@@ -139,9 +134,7 @@ def mask(context: Context, path: str) -> None:
     if stat.S_ISDIR(os.fstat(target).st_mode):
         if context.mask < 0:
             context.mask = fd = mount.new_mount(
-                "tmpfs",
-                {"source": "tmpfs", "size": "0", "nr_inodes": "1", "mode": "0555"},
-                mount.MOUNT_ATTR_RDONLY,
+                "tmpfs", {"source": "tmpfs", "size": "0", "nr_inodes": "1", "mode": "0555"}, mount.MOUNT_ATTR_RDONLY
             )
         else:
             fd = mount.open_tree(context.mask, "")

@@ -202,14 +202,7 @@ def _child(plan: Plan, context: Context, wait: int) -> None:
 
 def send_error(fd: int, step: list[Any] | None, error: OSError) -> None:
     """Tell the client which step met which error; the client may be gone, which is nobody's problem."""
-    message = {
-        "event": "error",
-        "step": _shortened(describe(step)) if step else None,
-        "operation": step[0] if step else None,
-        "errno": error.errno or 0,
-        "text": _shortened(error.strerror or str(error)),
-        "path": _shortened(str(error.filename)) if error.filename is not None else None,
-    }
+    message = failure(describe(step) if step else None, error) | {"operation": step[0] if step else None}
     sock = fds.socket_of(fd)
     try:
         fds.send(sock, json.dumps(message).encode())
@@ -217,6 +210,19 @@ def send_error(fd: int, step: list[Any] | None, error: OSError) -> None:
         pass
     finally:
         sock.detach()
+
+
+def failure(attempt: str | None, error: Exception) -> dict[str, Any]:
+    """The message that says what failed and why."""
+    path = getattr(error, "filename", None)
+    return {
+        "event": "error",
+        "step": None if attempt is None else _shortened(attempt),
+        "operation": None,
+        "errno": getattr(error, "errno", None) or 0,
+        "text": _shortened(getattr(error, "strerror", None) or str(error)),
+        "path": None if path is None else _shortened(str(path)),
+    }
 
 
 def _shortened(text: str) -> str:

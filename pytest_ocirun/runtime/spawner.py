@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 
-from pytest_ocirun.errors import OcirunError, ProtocolError
+from pytest_ocirun.errors import OcirunError, ProtocolError, Unsupported
 from pytest_ocirun.linux import fds
 from pytest_ocirun.runtime import stage
 from pytest_ocirun.runtime.child import Child
@@ -82,6 +82,10 @@ class ZygoteClient:
             os.close(plan_fd)
         return Child(ours)
 
+    def remove(self, container_id: str) -> None:
+        """Have a container ended and removed; ``Child.wait_removed`` of its init tells when that is done."""
+        self._send({"op": "remove", "id": container_id}, [])
+
     def forget(self, container_id: str) -> None:
         """The container has been deleted; the zygote need not."""
         self._send({"op": "forget", "id": container_id}, [])
@@ -105,9 +109,7 @@ class ZygoteClient:
             try:
                 fds.send(self._control, json.dumps(request).encode(), passed)
             except BrokenPipeError:
-                raise ProtocolError(
-                    "talk to the zygote: it has ended", hint=f"Set {_DEBUG}=1 to see why."
-                ) from None
+                raise ProtocolError("talk to the zygote: it has ended", hint=f"Set {_DEBUG}=1 to see why.") from None
 
     def _connect(self) -> None:
         """Take the zygote's first message: it is ready, or it says why not."""
@@ -139,6 +141,14 @@ class LocalSpawner:
         spawn(plan, {**passed, "reply": theirs.fileno()})
         theirs.close()
         return Child(ours, local=True)
+
+    def remove(self, container_id: str) -> None:
+        """Nothing is remembered here, so nothing can be removed by id alone.
+
+        Raises:
+            Unsupported: always.
+        """
+        raise Unsupported(f"remove container {container_id}: this process made it and removes it itself")
 
     def forget(self, container_id: str) -> None:
         """Nothing is remembered here."""

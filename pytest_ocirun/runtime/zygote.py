@@ -7,7 +7,8 @@ runs is killed and what the containers owned is removed.
 Requests, each one SOCK_SEQPACKET message with fds:
 
     {"op": "spawn", "slots": [names of the fds, "plan" and "reply" among them], "owns": {...} or null}
-    {"op": "forget", "id": ...}     the client has deleted the container; nothing of it is ours any more
+    {"op": "remove", "id": ...}     end the container and remove what it owns; answered by "removed" on its init's reply socket
+    {"op": "forget", "id": ...}     the client has removed the container; nothing of it is ours any more
 """
 
 from __future__ import annotations
@@ -19,13 +20,34 @@ import select
 import signal
 import sys
 
+from pytest_ocirun.errors import OcirunError
 from pytest_ocirun.linux import fds, prctl, sched
 from pytest_ocirun.runtime import holder, remains, stage
-from pytest_ocirun.runtime.spawn import spawn
+from pytest_ocirun.runtime.spawn import failure, spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+
+class _Process:
+    """A process that we made.
+
+    Args:
+        pid: its pid; 0 once it has been reaped.
+        pidfd: stands for it until then.
+        reply: the socket on which its end is told.
+        owns: what a container's init owns (``id``, ``cgroups``, ``state``); None for a process that joined one.
+    """
+
+    __slots__ = ("leaving", "owns", "pid", "pidfd", "reply")
+
+    def __init__(self, pid: int, pidfd: int, reply: int, owns: dict[str, Any] | None) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self.reply = reply
+        self.owns = owns
+        self.leaving = False
 
 
 class Zygote:
@@ -39,8 +61,8 @@ class Zygote:
         self._control = control
         self._epoll = select.epoll()
         self._epoll.register(control.fileno(), select.EPOLLIN)
-        self._processes: dict[int, tuple[int, int]] = {}  # pidfd -> (pid, reply)
-        self._owned: dict[str, dict[str, Any]] = {}
+        self._processes: dict[int, _Process] = {}  # by pidfd
+        self._inits: dict[str, _Process] = {}  # by container id
         self._holder = holder.open_program()
 
     def serve(self) -> None:
@@ -48,7 +70,7 @@ class Zygote:
         while True:
             for fd, _events in self._epoll.poll():
                 if fd != self._control.fileno():
-                    self._reap(fd)
+                    self._reap(self._processes[fd])
                 elif not self._request():
                     self._end()
                     return
@@ -61,56 +83,90 @@ class Zygote:
         if not data:
             return False
         request = json.loads(data)
-        if request["op"] == "forget":
-            self._owned.pop(request["id"], None)
-        else:
-            self._spawn(request, dict(zip(request["slots"], received, strict=True)))
+        if request["op"] == "spawn":
+            self._spawn(request["owns"], dict(zip(request["slots"], received, strict=True)))
+        elif request["id"] in self._inits:
+            init = self._inits[request["id"]]
+            if request["op"] == "forget":
+                self._forget(init)
+            else:
+                self._leave(init)
         return True
 
-    def _spawn(self, request: dict[str, Any], slots: dict[str, int]) -> None:
+    def _spawn(self, owns: dict[str, Any] | None, slots: dict[str, int]) -> None:
         plan_fd = slots.pop("plan")
         plan = json.loads(fds.read_all(plan_fd))
         os.close(plan_fd)
         reply = slots["reply"]
-        if request["owns"]:
-            self._owned[request["owns"]["id"]] = request["owns"]
         if plan["holder"]:
             slots["holder"] = os.dup(self._holder)
         made = spawn(plan, slots)
         if made is None:
             os.close(reply)
             return
-        pid, pidfd = made
-        self._processes[pidfd] = (pid, reply)
-        self._epoll.register(pidfd, select.EPOLLIN)
+        process = _Process(*made, reply, owns)
+        self._processes[process.pidfd] = process
+        self._epoll.register(process.pidfd, select.EPOLLIN)
+        if owns is not None:
+            self._inits[owns["id"]] = process
 
-    def _reap(self, pidfd: int) -> None:
-        pid, reply = self._processes[pidfd]
-        status = sched.wait_status(pid, block=False)
+    def _reap(self, process: _Process) -> None:
+        status = sched.wait_status(process.pid, block=False)
         if status is None:
             return
-        del self._processes[pidfd]
-        self._epoll.unregister(pidfd)
-        os.close(pidfd)
-        sock = fds.socket_of(reply)
+        del self._processes[process.pidfd]
+        self._epoll.unregister(process.pidfd)
+        os.close(process.pidfd)
+        process.pid = 0
+        _tell(process, {"event": "exit", "status": status})
+        if process.owns is None:
+            os.close(process.reply)
+        elif process.leaving:
+            self._remove(process)
+
+    def _leave(self, init: _Process) -> None:
+        init.leaving = True
+        if init.pid:
+            sched.pidfd_send_signal(init.pidfd, sched.SIGKILL)  # the rest follows when it is reaped
+        else:
+            self._remove(init)
+
+    def _remove(self, init: _Process) -> None:
         try:
-            fds.send(sock, json.dumps({"event": "exit", "status": status}).encode())
-        except OSError:
-            pass  # the client let go of this process
-        finally:
-            sock.close()
+            if init.owns is not None:
+                remains.remove(init.owns)
+            answer = {"event": "removed"}
+        except (OSError, OcirunError) as error:
+            answer = failure("remove the container", error)
+        _tell(init, answer)
+        self._forget(init)
+
+    def _forget(self, init: _Process) -> None:
+        if init.owns is not None:
+            del self._inits[init.owns["id"]]
+            init.owns = None
+        if not init.pid:
+            os.close(init.reply)
 
     def _end(self) -> None:
+        self._epoll.unregister(self._control.fileno())
+        for init in list(self._inits.values()):
+            self._leave(init)
         for pidfd in self._processes:
             sched.pidfd_send_signal(pidfd, sched.SIGKILL)
         while self._processes:
             for fd, _events in self._epoll.poll():
-                if fd in self._processes:
-                    self._reap(fd)
-                else:
-                    self._epoll.unregister(fd)
-        for owned in self._owned.values():
-            remains.remove(owned)
+                self._reap(self._processes[fd])
+
+
+def _tell(process: _Process, message: dict[str, Any]) -> None:
+    sock = fds.socket_of(process.reply)
+    try:
+        fds.send(sock, json.dumps(message).encode())
+    except OSError:
+        pass  # the client let go of this process
+    finally:
+        sock.detach()
 
 
 def main() -> None:
