@@ -37,7 +37,7 @@ VERBS = {
     "create": "create a container",
     "delete": "delete a container and all that it holds",
     "exec": "run one more process in a container",
-    "kill": "send a signal to a container's init",
+    "kill": "send a signal, by default TERM, to a container's init",
     "list": "list the containers",
     "run": "create a container, start it, and delete it when it ends",
     "spec": "write a config.json to start from",

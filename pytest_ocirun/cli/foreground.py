@@ -10,6 +10,7 @@ import os
 import select
 import signal
 
+from pytest_ocirun.cli.report import Interrupted
 from pytest_ocirun.cli.terminal import plain_newlines
 from pytest_ocirun.linux import sched
 
@@ -30,13 +31,35 @@ def exit_code(status: int) -> int:
     return code if code >= 0 else 128 - code
 
 
-def attend(child: Child, caught: Caught, terminal: Terminal | None = None) -> int:
+def await_execution(child: Child, caught: Caught) -> None:
+    """Wait until the program of ``child`` runs. A signal that comes before is for us, one after that is for it.
+
+    Raises:
+        Interrupted: a signal asks us to end.
+        KernelRefused: the program cannot be run.
+    """
+    wanted = {child.reply_fd(): select.POLLIN, caught.fileno(): select.POLLIN}
+    while child.reply_fd() not in _poll(wanted):
+        number = caught.interruption()
+        if number is not None:
+            raise Interrupted(number)
+    child.wait_executed()
+
+
+def attend(child: Child, caught: Caught, terminal: Terminal | None) -> int:
     """Wait for ``child``; pass on signals and, with a ``terminal``, what is typed and printed.
 
     Returns:
         The exit status, as ``exit_code`` gives it.
     """
-    copying = Copying(child.console) if terminal is not None and child.console is not None else None
+    if terminal is None or child.console is None:
+        return _attend(child, caught, None, None)
+    terminal.pass_size(child)
+    with terminal:
+        return _attend(child, caught, terminal, Copying(child.console))
+
+
+def _attend(child: Child, caught: Caught, terminal: Terminal | None, copying: Copying | None) -> int:
     while True:
         wanted = {child.fileno(): select.POLLIN, caught.fileno(): select.POLLIN}
         if copying is not None:
@@ -61,8 +84,8 @@ def _poll(wanted: dict[int, int]) -> dict[int, int]:
 
 def _pass_on(caught: Caught, child: Child, terminal: Terminal | None) -> None:
     for number in caught.take():
-        if number == signal.SIGWINCH and terminal is not None and child.console is not None:
-            terminal.pass_size(child.console)
+        if number == signal.SIGWINCH and terminal is not None:
+            terminal.pass_size(child)
         else:
             sched.pidfd_send_signal(child.pidfd, number)
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self
 
+ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 _MOST = 64
 _OURS = {
     *(signal.SIGKILL, signal.SIGSTOP),  # cannot be caught
@@ -49,7 +50,7 @@ def number_of(text: str) -> int:
 class Caught:
     """Every signal that somebody may want to send to the process behind us, by a fd that can be polled.
 
-    Use as a context manager; no child may be made inside.
+    Use as a context manager.
     """
 
     def __enter__(self) -> Self:
@@ -73,6 +74,10 @@ class Caught:
     def fileno(self) -> int:
         """Readable when a signal has come."""
         return self._read
+
+    def interruption(self) -> int | None:
+        """The first signal that has come and asks us to end, if any; for when there is nobody yet to pass it to."""
+        return next((number for number in self.take() if number in ENDING), None)
 
     def take(self) -> bytes:
         """The numbers of the signals that have come, one byte each."""

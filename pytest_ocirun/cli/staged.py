@@ -14,12 +14,11 @@ from pytest_ocirun.cli.app import SEPARATOR, error_code, find_command, flush
 from pytest_ocirun.cli.options import parse_verb
 from pytest_ocirun.cli.report import Interrupted, Journal
 from pytest_ocirun.cli.settings import Settings
+from pytest_ocirun.cli.signals import ENDING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
-
-_ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
 
 def main() -> NoReturn:
@@ -29,7 +28,7 @@ def main() -> NoReturn:
     settings = Settings.of_words(sys.argv[1:split])
     journal = Journal(settings)
     try:
-        for number in _ENDING:
+        for number in ENDING:
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, _interrupt)
         command = find_command(words[0])
@@ -41,4 +40,7 @@ def main() -> NoReturn:
 
 
 def _interrupt(number: int, _frame: object) -> NoReturn:
+    """Unwind; a second signal must not interrupt the clean-up of the first."""
+    for each in ENDING:
+        signal.signal(each, signal.SIG_IGN)
     raise Interrupted(number)

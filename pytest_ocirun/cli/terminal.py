@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from pytest_ocirun.runtime.child import Child
+
 
 class Terminal:
     """The terminal of whoever runs us, in raw mode while the context is entered.
@@ -76,12 +78,12 @@ class Terminal:
         except termios.error:
             pass  # it was hung up
 
-    def pass_size(self, console: int) -> None:
-        """Give ``console`` the same size, if this terminal has one."""
+    def pass_size(self, child: Child) -> None:
+        """Give the child's terminal the same size, if this one has one."""
         try:
             rows, columns = tty.get_size(self._fd)
-            if rows and columns:
-                tty.set_size(console, rows, columns)
+            if rows and columns and child.console is not None:
+                tty.set_size(child.console, rows, columns)
         except OSError:
             pass  # one of the two was hung up
 

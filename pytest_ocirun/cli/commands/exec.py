@@ -12,9 +12,7 @@ if TYPE_CHECKING:
     from pytest_ocirun.cli.options import Given
     from pytest_ocirun.cli.report import Journal
     from pytest_ocirun.cli.settings import Settings
-    from pytest_ocirun.cli.terminal import Terminal
     from pytest_ocirun.oci.process import Process
-    from pytest_ocirun.runtime.child import Child
 
 _NO_LSM = "no security module is talked to yet"
 _OF_PROCESS = (
@@ -73,6 +71,9 @@ def run(given: Given, settings: Settings, journal: Journal) -> int:
     Returns:
         Its exit status, 128 + N for signal N; 0 with ``--detach``.
     """
+    from pytest_ocirun.cli.foreground import attend, await_execution
+    from pytest_ocirun.cli.signals import Caught
+    from pytest_ocirun.cli.terminal import Terminal
     from pytest_ocirun.runtime.validate_process import validate_process
 
     container_id, detached = given.arguments[0], given.on("detach")
@@ -82,32 +83,17 @@ def run(given: Given, settings: Settings, journal: Journal) -> int:
     for warning in validate_process(process):
         journal.warning(warning)
     surface = stdio.Surface(given, settings, process, detached=detached)
-    terminal = None
-    if process.terminal and not detached:
-        from pytest_ocirun.cli.terminal import Terminal
-
-        terminal = Terminal.find()
+    terminal = Terminal.find() if process.terminal and not detached else None
     take_place(settings)
-    child, _cgroup = runtime.exec(container_id, process, surface.stdio)
-    try:
-        child.wait_executed()
-        surface.present(child)
-        return 0 if detached else _attend(child, terminal)
-    except BaseException:
-        making.reap(child)
-        raise
-
-
-def _attend(child: Child, terminal: Terminal | None) -> int:
-    from pytest_ocirun.cli.foreground import attend
-    from pytest_ocirun.cli.signals import Caught
-
     with Caught() as caught:
-        if terminal is None or child.console is None:
-            return attend(child, caught)
-        terminal.pass_size(child.console)
-        with terminal:
-            return attend(child, caught, terminal)
+        child, _cgroup = runtime.exec(container_id, process, surface.stdio)
+        try:
+            await_execution(child, caught)
+            surface.present(child)
+            return 0 if detached else attend(child, caught, terminal)
+        except BaseException:
+            making.reap(child)
+            raise
 
 
 def _check_arguments(given: Given) -> None:

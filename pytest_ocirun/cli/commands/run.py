@@ -11,9 +11,6 @@ if TYPE_CHECKING:
     from pytest_ocirun.cli.options import Given
     from pytest_ocirun.cli.report import Journal
     from pytest_ocirun.cli.settings import Settings
-    from pytest_ocirun.cli.terminal import Terminal
-    from pytest_ocirun.runtime.child import Child
-    from pytest_ocirun.runtime.container import Runtime
 
 VERB = Verb(
     "run",
@@ -33,19 +30,22 @@ def run(given: Given, settings: Settings, journal: Journal) -> int:
     Returns:
         The exit status of its program, 128 + N for signal N; 0 with ``--detach``.
     """
+    from pytest_ocirun.cli.foreground import attend
+    from pytest_ocirun.cli.signals import Caught
+    from pytest_ocirun.cli.terminal import Terminal
+
     detached = given.on("detach")
     made = making.Making(given, settings, journal, detached=detached)
-    terminal = None
-    if made.config.process.terminal and not detached:
-        from pytest_ocirun.cli.terminal import Terminal
-
-        terminal = Terminal.find()
+    terminal = Terminal.find() if made.config.process.terminal and not detached else None
     runtime, child = made.create()
     try:
-        if detached:
+        with Caught() as caught:
+            if terminal is not None:
+                terminal.pass_size(child)
             runtime.start(made.id)
-            return 0
-        code = _attend(runtime, made.id, child, terminal)
+            if detached:
+                return 0
+            code = attend(child, caught, terminal)
     except BaseException:
         making.discard(runtime, made.id, child)
         raise
@@ -55,17 +55,3 @@ def run(given: Given, settings: Settings, journal: Journal) -> int:
         except ContainerNotFound:
             pass  # somebody was quicker: delete --force
     return code
-
-
-def _attend(runtime: Runtime, container_id: str, child: Child, terminal: Terminal | None) -> int:
-    from pytest_ocirun.cli.foreground import attend
-    from pytest_ocirun.cli.signals import Caught
-
-    with Caught() as caught:
-        if terminal is None or child.console is None:
-            runtime.start(container_id)
-            return attend(child, caught)
-        terminal.pass_size(child.console)
-        with terminal:
-            runtime.start(container_id)
-            return attend(child, caught, terminal)

@@ -1,0 +1,272 @@
+"""create, start, state, list, kill, delete."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Cli
+from tests.requires import requires
+
+pytestmark = requires("root")
+
+
+def _created(cli: Cli, *argv: str) -> str:
+    name = cli.new_id()
+    cli.write(*argv)
+    assert cli.quiet("create", name) == 0
+    return name
+
+
+def test_a_container_from_create_to_delete(cli: Cli) -> None:
+    """The five states that a user sees, in order."""
+    name = _created(cli, "sleep", "60")
+    seen = [cli.status(name)]
+    cli.ok("start", name)
+    seen.append(cli.status(name))
+    cli.ok("kill", name, "KILL")
+    cli.wait_for(name, "stopped")
+    seen.append(cli.status(name))
+    cli.ok("delete", name)
+
+    assert seen == ["created", "running", "stopped"]
+    assert "container does not exist" in cli("state", name).err
+
+
+def test_the_state_is_the_specifications(cli: Cli) -> None:
+    """With rootfs, created and owner as runc adds them."""
+    name = _created(cli, "sleep", "60")
+    state = json.loads(cli.ok("state", name))
+    cli.ok("delete", "--force", name)
+
+    assert list(state) == ["ociVersion", "id", "pid", "status", "bundle", "rootfs", "created", "owner"]
+    assert state["id"] == name
+    assert state["pid"] > 1
+    assert state["bundle"] == str(cli.bundle)
+    assert state["rootfs"] == str(cli.rootfs)
+    assert state["owner"] == "root"
+    assert state["created"].endswith("Z")
+
+
+def test_a_stopped_container_has_no_pid(cli: Cli) -> None:
+    """The pid may be somebody else's by now."""
+    name = cli.running("true")
+    cli.wait_for(name, "stopped")
+    state = json.loads(cli.ok("state", name))
+    cli.ok("delete", name)
+
+    assert (state["pid"], state["status"]) == (0, "stopped")
+
+
+def test_the_program_does_not_run_before_the_start(cli: Cli, tmp_path: Path) -> None:
+    """Create makes the environment only, and its config is the one that counts."""
+    out = tmp_path / "out"
+    name = cli.new_id()
+    cli.write("echo", "started")
+    with out.open("w") as file:
+        subprocess.run(cli.command("create", name), check=True, stdin=subprocess.DEVNULL, stdout=file, cwd=cli.bundle)
+    (cli.bundle / "config.json").write_text("changed since")
+    before = out.read_text()
+    cli.ok("start", name)
+    cli.wait_for(name, "stopped")
+    cli.ok("delete", name)
+
+    assert (before, out.read_text()) == ("", "started\n")
+
+
+def test_create_leaves_only_the_init(cli: Cli) -> None:
+    """Nothing of ours stays, nothing of ours keeps the caller's files open."""
+    read, write = os.pipe()
+    name = cli.new_id()
+    cli.write("sleep", "60")
+    subprocess.run(cli.command("create", name), check=True, stdin=subprocess.DEVNULL, stdout=write, cwd=cli.bundle)
+    os.close(write)
+    processes = [text.split()[0] for _pid, text in cli._processes()]
+    pid = json.loads(cli.ok("state", name))["pid"]
+    cli.ok("delete", name)
+    rest = os.read(read, 1)
+    os.close(read)
+
+    assert processes == [str(pid)]
+    assert rest == b""
+
+
+def test_the_pid_file_names_the_init(cli: Cli, tmp_path: Path) -> None:
+    """No newline, and no temporary file beside it."""
+    name = cli.new_id()
+    (tmp_path / "pids").mkdir()
+    cli.write("sleep", "60")
+    assert cli.quiet("create", "--pid-file", tmp_path / "pids/pid", name) == 0
+    pid = json.loads(cli.ok("state", name))["pid"]
+    cli.ok("delete", name)
+
+    assert (tmp_path / "pids/pid").read_text() == str(pid)
+    assert os.listdir(tmp_path / "pids") == ["pid"]
+
+
+def test_a_pid_file_that_cannot_be_written_undoes_the_container(cli: Cli, tmp_path: Path) -> None:
+    """The caller would never learn the pid."""
+    name = cli.new_id()
+    cli.write("sleep", "60")
+    done = cli("create", "--pid-file", tmp_path / "no/pid", name)
+
+    assert (done.code, done.err) == (1, f"ocirun: write the pid file {tmp_path}/no/pid: No such file or directory\n")
+
+
+def test_an_id_is_taken_once(cli: Cli) -> None:
+    """The second create fails and the first container is unharmed."""
+    name = _created(cli, "sleep", "60")
+    second = cli("create", name)
+    third = cli("run", name)
+    status = cli.status(name)
+    cli.ok("delete", name)
+
+    assert (second.code, third.code, status) == (1, 1, "created")
+    assert "container with given ID already exists" in second.err
+
+
+def test_a_container_starts_once(cli: Cli) -> None:
+    """Starting again is an error without effect."""
+    name = cli.running("sleep", "60")
+    done = cli("start", name)
+    status = cli.status(name)
+    cli.ok("delete", "--force", name)
+
+    assert (done.code, status) == (1, "running")
+    assert f"start container {name}: it is running, not created" in done.err
+
+
+def test_a_running_container_is_not_deleted(cli: Cli) -> None:
+    """Without --force that is an error without effect, and says how."""
+    name = cli.running("sleep", "60")
+    done = cli("delete", name)
+    status = cli.status(name)
+    cli.ok("delete", "--force", name)
+
+    assert (done.code, status) == (1, "running")
+    assert f"ocirun delete --force {name}" in done.err
+
+
+def test_a_stopped_container_takes_no_signal(cli: Cli) -> None:
+    """Its pid may be somebody else's."""
+    name = cli.running("true")
+    cli.wait_for(name, "stopped")
+    done = cli("kill", name)
+    cli.ok("delete", name)
+
+    assert (done.code, "container not running" in done.err) == (1, True)
+
+
+def test_a_stopped_container_is_told_at_once(cli: Cli) -> None:
+    """Even while zombies of its pid namespace wait for a slow parent outside."""
+    name = cli.running("sleep", "60")
+    assert cli.quiet("exec", "--detach", name, "sleep", "60") == 0
+    cli.ok("kill", name, "KILL")
+    deadline = time.monotonic() + 0.5
+    while cli.status(name) != "stopped" and time.monotonic() < deadline:
+        pass
+    status = cli.status(name)
+    cli.ok("delete", name)
+
+    assert status == "stopped"
+
+
+@pytest.mark.parametrize("word", ["USR1", "SIGUSR1", "sigusr1", "10", "RTMIN+2", "RTMAX-1"])
+def test_signals_have_many_names(cli: Cli, tmp_path: Path, word: str) -> None:
+    """Numbers, and names with or without SIG in any case; real-time ones by distance."""
+    numbers = {"RTMIN+2": signal.SIGRTMIN + 2, "RTMAX-1": signal.SIGRTMAX - 1}
+    number = numbers.get(word, int(signal.SIGUSR1))
+    name = cli.new_id()
+    cli.write("sh", "-c", f"trap 'echo got' {number}; echo ready; while :; do sleep 0.05; done")
+    with cli.popen("run", name) as process:
+        assert process.stdout is not None
+        ready = process.stdout.readline()
+        cli.ok("kill", name, word)
+        got = process.stdout.readline()
+        cli.ok("delete", "--force", name)
+        process.wait(10)
+
+    assert (ready, got) == ("ready\n", "got\n")
+
+
+def test_kill_all_reaches_everything(cli: Cli) -> None:
+    """Also what does not descend from the init."""
+    name = cli.running("sh", "-c", "trap '' USR2; while :; do sleep 0.05; done")
+    with cli.popen("exec", name, "sh", "-c", "trap 'exit 8' USR2; echo ready; while :; do sleep 0.05; done") as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        cli.ok("kill", "--all", name, "USR2")
+        code = other.wait(10)
+    status = cli.status(name)
+    cli.ok("kill", "--all", name, "KILL")
+    cli.wait_for(name, "stopped")
+    cli.ok("delete", name)
+
+    assert (code, status) == (8, "running")
+
+
+def test_force_ends_what_ignores_signals(cli: Cli) -> None:
+    """``delete --force`` is SIGKILL and returns when all is gone."""
+    name = cli.running("sh", "-c", "trap '' TERM INT HUP; while :; do sleep 60; done")
+    cli.ok("kill", name, "TERM")
+    cli.ok("delete", "--force", name)
+
+    assert cli.left() == []
+
+
+def test_list_shows_what_runc_shows(cli: Cli) -> None:
+    """A table with runc's columns, JSON, or ids."""
+    first, second = cli.running("sleep", "60"), cli.running("true")
+    cli.wait_for(second, "stopped")
+    table = cli.ok("list").splitlines()
+    states = json.loads(cli.ok("list", "--format", "json"))
+    quiet = cli.ok("list", "--quiet").split()
+    for name in (first, second):
+        cli.ok("delete", "--force", name)
+
+    assert table[0].split() == ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]
+    assert [line.split()[0] for line in table[1:]] == quiet == [first, second]
+    assert [line.split()[2] for line in table[1:]] == ["running", "stopped"]
+    assert [state["status"] for state in states] == ["running", "stopped"]
+    assert len({line.index(str(cli.bundle)) for line in table[1:]}) == 1
+
+
+def test_annotations_are_shown(cli: Cli) -> None:
+    """They are the caller's own marks."""
+    name = cli.new_id()
+    cli.write("true", edit=lambda config: config.update(annotations={"org.example.key": "value"}))
+    assert cli.quiet("create", name) == 0
+    state = json.loads(cli.ok("state", name))
+    cli.ok("delete", name)
+
+    assert state["annotations"] == {"org.example.key": "value"}
+
+
+def test_state_is_closed_to_others(cli: Cli) -> None:
+    """The state root and what is in it belong to root alone (CVE-2021-41091)."""
+    old = os.umask(0)
+    try:
+        name = _created(cli, "true")
+    finally:
+        os.umask(old)
+    modes = {path.stat().st_mode & 0o777 for path in (cli.root, cli.root / name)}
+    cli.ok("delete", name)
+
+    assert modes == {0o700}
+
+
+def test_many_at_once_on_one_id(cli: Cli) -> None:
+    """One of many creates wins, one of many deletes does."""
+    name = cli.new_id()
+    cli.write("sleep", "60")
+    null = subprocess.DEVNULL
+    makers = [cli.popen("create", name, stdin=null, stdout=null, stderr=null) for _ in range(4)]
+    made = sorted(process.wait(30) for process in makers)
+    removers = [cli.popen("delete", name, stdin=null, stdout=null, stderr=null) for _ in range(4)]
+    removed = sorted(process.wait(30) for process in removers)
+
+    assert made == removed == [0, 1, 1, 1]
