@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from pytest_ocirun.engine.container import Container
     from pytest_ocirun.engine.engine import Engine
 
-_ENGINE = pytest.StashKey["Engine"]()
+_ENGINE: pytest.StashKey[Engine] = pytest.StashKey()
+_SETTINGS: pytest.StashKey[settings.Settings | None] = pytest.StashKey()
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -40,7 +41,8 @@ class Factory:
 
     def __init__(self, config: pytest.Config, node: pytest.Item, image: str | None) -> None:
         self._config = config
-        self._settings = settings.resolve(config)
+        self._settings = config.stash.setdefault(_SETTINGS, None) or settings.resolve(config)
+        config.stash[_SETTINGS] = self._settings
         self._stack = ExitStack()
         box = settings.container_settings(self._settings.box, {"image": image}, "the fixture ocirun_image")
         for mark in reversed(list(node.iter_markers("ocirun"))):

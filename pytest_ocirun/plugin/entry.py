@@ -101,6 +101,13 @@ def pytest_configure(config: pytest.Config) -> None:
         inside.configure(config)
 
 
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Say that tests run on the host, if anything could make one think otherwise."""
+    if config.stash.get(INSIDE, None) is None and (config.getini("ocirun_image") or config.option.ocirun_run):
+        return "ocirun: tests run on this host; the image is for ocirun_container"
+    return None
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Refuse a marker with an argument that nobody reads."""
     for mark in item.iter_markers("ocirun"):

@@ -15,9 +15,10 @@ import pytest_ocirun
 from tests.requires import lack, requires
 
 _SOURCE = Path(pytest_ocirun.__file__).parents[1]
-_INSTALLED = any(
-    entry.name == "ocirun" for entry in importlib.metadata.entry_points(group="pytest11")
-)
+INSTALLED = any(entry.name == "ocirun" for entry in importlib.metadata.entry_points(group="pytest11"))
+
+LOADED = () if INSTALLED else ("-p", "pytest_ocirun.plugin.entry")
+"""What a pytest of its own needs to have the plugin: nothing where it is installed."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -59,12 +60,11 @@ def plain(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Runner:
     for name in ("CI", "OCIRUN_STRICT", "PYTEST_ADDOPTS", "BUILD_NUMBER"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "120")
-    if not _INSTALLED:
+    if not INSTALLED:
         monkeypatch.setenv("PYTHONPATH", str(_SOURCE), prepend=os.pathsep)
-    loaded = () if _INSTALLED else ("-p", "pytest_ocirun.plugin.entry")
 
     def run(*arguments: str | Path) -> Outcome:
-        command = (sys.executable, "-P", "-m", "pytest", "-p", "no:randomly", *loaded, *arguments)
+        command = (sys.executable, "-P", "-m", "pytest", *LOADED, *arguments)
         done = pytester.run(*command, timeout=120)
         raw = "\n".join([*done.outlines, *done.errlines])
         return Outcome(int(done.ret), _alike(raw), raw)

@@ -1,5 +1,7 @@
 """A guest that dies costs its own test a failure that names the cause; the run goes on."""
 
+import subprocess
+
 import pytest
 
 from tests.plugin.conftest import Runner
@@ -22,7 +24,7 @@ def test_after():
 
 
 @pytest.mark.parametrize(
-    ("body", "cause"),
+    "body, cause",
     [
         ("def test_it(): os._exit(0)", "it exited with status 0"),
         ("def test_it(): os._exit(3)", "it exited with status 3"),
@@ -130,7 +132,7 @@ def test_death_in_setup_is_an_error(pytester: pytest.Pytester, inside: Runner) -
 
 
 @pytest.mark.parametrize(
-    ("body", "cause"),
+    "body, cause",
     [
         ("import os; os._exit(0)", "it exited with status 0"),
         ("import time; time.sleep(60)", "it was still collecting after 3 s (--ocirun-timeout)"),
@@ -191,8 +193,6 @@ def test_stop_after_a_death(pytester: pytest.Pytester, inside: Runner) -> None:
 
 def test_nothing_of_a_test_outlives_the_run(pytester: pytest.Pytester, inside: Runner) -> None:
     """A daemon that a test started is gone when pytest is."""
-    import subprocess
-
     pytester.makepyfile("import subprocess\ndef test_it(): subprocess.Popen(['sleep', '98765.25'])")
 
     assert inside().status == 0

@@ -15,7 +15,7 @@ _REPORT = """{"when": "call", "outcome": "passed", "longrepr": None, "sections":
 
 
 @pytest.mark.parametrize(
-    ("message", "cause"),
+    "message, cause",
     [
         ('{"type": "report", "index": 0, "report": REPORT}', "a report where the report of call was due"),
         ('{"type": "report", "index": 1, "report": dict(REPORT, outcome="splendid")}', "report.report.outcome"),
@@ -27,12 +27,12 @@ _REPORT = """{"when": "call", "outcome": "passed", "longrepr": None, "sections":
         ('{"type": ["report"]}', "a message of no known type"),
     ],
 )
-def test_forged_message_costs_its_own_test(
-    pytester: pytest.Pytester, inside: Runner, message: str, cause: str
-) -> None:
+def test_forged_message_costs_its_own_test(pytester: pytest.Pytester, inside: Runner, message: str, cause: str) -> None:
     """Wrong phase, value, key, index or type: the test that said it fails, its siblings do not."""
     message = message.replace('"index": 0', '"index": 1') if "was due" in cause else message
-    body = message.replace("REPORT", "dict(" + _REPORT.replace("\n", " ") + ', when="teardown")' if "report of call" in cause else _REPORT)
+    body = message.replace(
+        "REPORT", "dict(" + _REPORT.replace("\n", " ") + ', when="teardown")' if "report of call" in cause else _REPORT
+    )
     pytester.makepyfile(
         _FIND_WIRE
         + f"""
@@ -83,7 +83,9 @@ def test_conftest_cannot_flip_results_of_another_file(pytester: pytest.Pytester,
 
 def test_control_characters_are_written_out(pytester: pytest.Pytester, inside: Runner) -> None:
     """A terminal shows what a test printed, and obeys none of it."""
-    pytester.makepyfile("def test_it():\n    print('\\x1b[2J\\u202egnp.exe\\udc80')\n    assert 0, '\\x1b]0;title\\x07'")
+    pytester.makepyfile(
+        "def test_it():\n    print('\\x1b[2J\\u202egnp.exe\\udc80')\n    assert 0, '\\x1b]0;title\\x07'"
+    )
 
     outcome = inside()
 
@@ -93,6 +95,8 @@ def test_control_characters_are_written_out(pytester: pytest.Pytester, inside: R
 
 def test_protocol_noise_from_the_outside_of_the_wire(pytester: pytest.Pytester, inside: Runner) -> None:
     """Bytes that are no frame end the guest."""
-    pytester.makepyfile(_FIND_WIRE + "\ndef test_it():\n    wire()._sock.sendall(b'\\xff' * 64)\n    import time; time.sleep(5)\n")
+    pytester.makepyfile(
+        _FIND_WIRE + "\ndef test_it():\n    wire()._sock.sendall(b'\\xff' * 64)\n    import time; time.sleep(5)\n"
+    )
 
     inside("-v").has("::test_it FAILED", "it broke the protocol")

@@ -1,6 +1,8 @@
 """Inside containers, pytest says what it says in a plain run, line by line."""
 
-import xml.etree.ElementTree as ElementTree
+import os
+import shlex
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,9 @@ def suite(pytester: pytest.Pytester) -> Path:
     (package / "conftest.py").write_text(suites.NEAR_CONFTEST)
     (package / "test_near.py").write_text(suites.NEAR)
     folder = pytester.mkdir("folder")
-    (folder / "test_path.py").write_text("import sys\ndef test_path(): assert any(path.endswith('folder') for path in sys.path)")
+    (folder / "test_path.py").write_text(
+        "import sys\ndef test_path(): assert any(path.endswith('folder') for path in sys.path)"
+    )
     return pytester.path
 
 
@@ -62,8 +66,6 @@ def suite(pytester: pytest.Pytester) -> Path:
 )
 def test_output_is_the_same(same: Runner, arguments: str) -> None:
     """Exit status, progress, tracebacks, captured output, warnings, summary."""
-    import shlex
-
     same(*shlex.split(arguments))
 
 
@@ -71,7 +73,7 @@ def test_junit_is_the_same(plain: Runner, inside: Runner, suite: Path) -> None:
     """Names, outcomes, messages, properties and captured output in the XML."""
 
     def read(name: str) -> list[tuple[object, ...]]:
-        cases = ElementTree.parse(suite / name).getroot().iter("testcase")
+        cases = ET.parse(suite / name).getroot().iter("testcase")
         return [
             (
                 case.get("classname"),
@@ -112,8 +114,6 @@ def test_import_paths_of_the_host_are_the_guests(
     pytester: pytest.Pytester, inside: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PYTHONPATH=src works inside, though src leaves the host's sys.path."""
-    import os
-
     source = pytester.mkdir("src")
     (source / "mylib.py").write_text("answer = 42")
     pytester.makepyfile(test_lib="import mylib\ndef test_lib(): assert mylib.answer == 42")
@@ -140,7 +140,9 @@ def test_tree_is_writable_but_not_the_hosts(pytester: pytest.Pytester, inside: R
     refused.has("Read-only file system")
 
 
-def test_image_value_is_no_test_path(pytester: pytest.Pytester, plain: Runner, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_image_value_is_no_test_path(
+    pytester: pytest.Pytester, plain: Runner, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """Pytest takes `--ocirun-image PATH` for a test path when it looks for the root directory; ids stay right."""
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "no-image.tar"
     elsewhere.write_bytes(b"no tarball")
