@@ -4,47 +4,84 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import NamedTuple
 
-from tests.benchmarks import lifecycle
-from tests.benchmarks.measure import interleave, phases, table
+from tests.benchmarks import cold, execs, lifecycle, sessions
+from tests.benchmarks.measure import Row, by_phase, interleave, phases, table
 
-SECTIONS = ("lifecycle", "paused")
+
+class Section(NamedTuple):
+    """One table.
+
+    Attributes:
+        title: what stands above it.
+        rows: gives what is measured.
+        base: the row that the others are compared with, if it could be measured; else the first one.
+        block: the most samples of a row in one go.
+        paused: whether to idle before each sample.
+        by_phase: whether the phases are what matters.
+    """
+
+    title: str
+    rows: Callable[[Path], AbstractContextManager[list[Row]]]
+    base: str
+    block: int = 100
+    paused: bool = False
+    by_phase: bool = False
+
+
+SECTIONS = {
+    "lifecycle": Section("create + exec /bin/true + delete", lifecycle.rows, "runc run"),
+    "paused": Section("the same, idle before each", lifecycle.rows, "runc run", paused=True),
+    "exec": Section("exec /bin/true in a running container", execs.rows, "nsenter"),
+    "cold": Section("run /bin/true, a cold process each", cold.run_rows, "runc run", block=5),
+    "verbs": Section("each verb, a cold process each", cold.verb_rows, "runc", block=2, by_phase=True),
+    "start": Section("pytest's start, one test", sessions.start_rows, "pytest -p no:ocirun", block=2),
+    "suite": Section("500 trivial tests in 10 files", sessions.suite_rows, "plain", block=1),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the sections that are asked for, and print a table for each."""
+    """Run the sections that are asked for, and print a table for each; returns 1 if a row failed."""
+    names = ", ".join(SECTIONS)
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)} (default: all)")
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {names} (default: all)")
     parser.add_argument("--rounds", type=int, default=10, help="how often to come back to each row (default: 10)")
-    parser.add_argument("--block", type=int, default=10, help="samples of a row in one go (default: 10)")
+    parser.add_argument("--block", type=int, default=10, help="samples of a row in one go, at most (default: 10)")
     parser.add_argument("--pause", type=float, default=0.05, help="idle seconds of section paused (default: 0.05)")
     parser.add_argument("--only", metavar="TEXT", help="only rows whose name contains this")
     parser.add_argument("--phases", action="store_true", help="also print the medians of each phase")
     options = parser.parse_args(argv)
     unknown = sorted(set(options.sections) - set(SECTIONS))
     if unknown:
-        parser.error(f"no section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
+        parser.error(f"no section {', '.join(unknown)}; there are {names}")
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     print(f"Linux {os.uname().release}, {os.cpu_count()} processors, load {load}, Python {sys.version.split()[0]}")
-    for section in options.sections or SECTIONS:
+    failed: list[str] = []
+    for name in options.sections or SECTIONS:
         with tempfile.TemporaryDirectory(prefix="bench-", dir="/var/tmp") as scratch:
-            _lifecycle(section, Path(scratch), options)
-    return 0
+            failed += _measure(SECTIONS[name], Path(scratch), options)
+    return 1 if failed else 0
 
 
-def _lifecycle(section: str, scratch: Path, options: argparse.Namespace) -> None:
+def _measure(section: Section, scratch: Path, options: argparse.Namespace) -> list[str]:
     scratch.chmod(0o711)
-    pause = options.pause if section == "paused" else 0.0
-    title = "create + exec /bin/true + delete" + (f", idle for {pause * 1e3:.0f} ms before each" if pause else "")
-    with lifecycle.rows(scratch) as rows:
-        chosen = [row for row in rows if options.only is None or options.only in row.name]
-        interleave(chosen, rounds=options.rounds, block=options.block, pause=pause)
-    base = next((row for row in chosen if row.name == "runc run"), chosen[0])
-    print(table(title, chosen, base=base))
-    if options.phases:
-        print(phases(title, chosen))
+    pause = options.pause if section.paused else 0.0
+    with section.rows(scratch) as offered:
+        rows = [row for row in offered if options.only is None or options.only in row.name]
+        failed = interleave(rows, rounds=options.rounds, block=min(options.block, section.block), pause=pause)
+    print("\n".join(["", *failed]) if failed else "", end="")
+    measured = [row for row in rows if row.times]
+    if measured:
+        base = next((row for row in measured if row.name == section.base), measured[0])
+        title = f"{section.title}, {pause * 1e3:.0f} ms" if pause else section.title
+        print((by_phase if section.by_phase else table)(title, measured, base=base), flush=True)
+        if options.phases and not section.by_phase:
+            print(phases(title, measured), flush=True)
+    return failed
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
     from typing import Any, Self
 
 
@@ -21,9 +22,10 @@ class Launcher:
 
     Args:
         without: mounts that its programs must not see. It gets a mount namespace of its own then.
+        cwd: where its programs start.
     """
 
-    def __init__(self, *, without: "Sequence[str]" = ()) -> None:
+    def __init__(self, *, without: "Sequence[str]" = (), cwd: "Path | None" = None) -> None:
         import subprocess
 
         import pytest_ocirun
@@ -34,6 +36,7 @@ class Launcher:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            cwd=cwd,
         )
 
     def __enter__(self) -> "Self":

@@ -8,6 +8,8 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from pytest_ocirun.errors import OcirunError
+
 Times = Mapping[str, float]
 """Milliseconds of each phase of one sample, by name; ``total`` is the whole."""
 
@@ -54,7 +56,7 @@ class Stopwatch:
         return {**self._times, TOTAL: (self._last - self._began) * 1e3}
 
 
-def interleave(rows: Sequence[Row], *, rounds: int, block: int, pause: float = 0.0) -> None:
+def interleave(rows: Sequence[Row], *, rounds: int, block: int, pause: float = 0.0) -> list[str]:
     """Measure every row ``rounds`` times ``block`` samples, after one of each that does not count.
 
     Args:
@@ -62,14 +64,27 @@ def interleave(rows: Sequence[Row], *, rounds: int, block: int, pause: float = 0
         rounds: how often to come back to each row.
         block: samples in a row of one row.
         pause: seconds of idleness before each sample.
+
+    Returns:
+        Why rows failed, a line each. A row that failed is not measured any further.
     """
-    for row in rows:
-        row.sample()
-    for _ in range(rounds):
+    failed: dict[str, str] = {}
+    for turn in range(rounds + 1):
         for row in rows:
-            for _ in range(block):
-                time.sleep(pause)
-                row.times.append(row.sample())
+            if row.name not in failed:
+                try:
+                    _block(row, block if turn else 0, pause)
+                except (RuntimeError, AssertionError, OcirunError) as error:
+                    failed[row.name] = f"FAILED {row.name}: {error}"
+    return list(failed.values())
+
+
+def _block(row: Row, samples: int, pause: float) -> None:
+    if not samples:
+        row.sample()
+    for _ in range(samples):
+        time.sleep(pause)
+        row.times.append(row.sample())
 
 
 def table(title: str, rows: Sequence[Row], *, base: Row) -> str:
@@ -97,6 +112,18 @@ def phases(title: str, rows: Sequence[Row]) -> str:
         if names:
             parts = ", ".join(f"{name} {statistics.median(row.phase(name)):.2f}" for name in names)
             lines.append(f"{row.name}: {parts}")
+    return "\n".join(lines)
+
+
+def by_phase(title: str, rows: Sequence[Row], *, base: Row) -> str:
+    """A line for each phase: every row's median, and in brackets as a multiple of the base's."""
+    width = max(len(name) for name in base.times[0])
+    lines = [f"\n{title} (medians in ms, and x {base.name}; {len(base.times)} samples each, interleaved)"]
+    lines.append(" " * width + "".join(f"{row.name:>18}" for row in rows))
+    for name in base.times[0]:
+        least = statistics.median(base.phase(name))
+        medians = [statistics.median(row.phase(name)) for row in rows]
+        lines.append(f"{name:{width}}" + "".join(f"{each:>10.2f} ({each / least:.2f})".rjust(18) for each in medians))
     return "\n".join(lines)
 
 
