@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -62,7 +62,7 @@ def launch(engine: Engine, image: Image) -> Iterator[Launch]:
     made: list[Container] = []
 
     def start(*args: str, **request: Any) -> Container:
-        wanted = {"image": image, "limits": LIMITS, "env": {"PATH": PATH}} | request
+        wanted: dict[str, Any] = {"image": image, "limits": LIMITS, "env": {"PATH": PATH}} | request
         made.append(engine.launch(Request(args=args, **wanted)))
         return made[-1]
 
@@ -176,10 +176,10 @@ class Bare:
 class _Output:
     """Standard output and error as two files in memory, standard input as /dev/null."""
 
-    def __enter__(self) -> "_Output":
+    def __enter__(self) -> Self:
         self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._files = [os.memfd_create(name, os.MFD_CLOEXEC) for name in ("out", "err")]
-        self.stdio = Stdio(self._null, *self._files)
+        self.stdio = Stdio(self._null, self._files[0], self._files[1])
         return self
 
     def __exit__(self, *_exception: object) -> None:
@@ -218,7 +218,7 @@ def mapping() -> IDMapping:
     return IDMapping(container_id=0, host_id=FIRST, size=SIZE)
 
 
-def confined(  # noqa: PLR0913 - a config has many parts
+def confined(
     rootfs: Path,
     *args: str,
     overlay: bool = True,

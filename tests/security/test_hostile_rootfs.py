@@ -103,9 +103,7 @@ def test_symlinks_elsewhere_lead_nowhere(bare: Bare, rootfs: Path, canary: Path)
 
 
 @pytest.mark.parametrize("target", ["/proc/sys/kernel/core_pattern", "{canary}/file", "/etc/passwd"])
-def test_null_device_of_the_image_is_not_used_for_masks(
-    bare: Bare, rootfs: Path, canary: Path, target: str
-) -> None:
+def test_null_device_of_the_image_is_not_used_for_masks(bare: Bare, rootfs: Path, canary: Path, target: str) -> None:
     """A masked file is the real null device, even where the image's /dev/null is a link (CVE-2025-31133)."""
     pattern = Path("/proc/sys/kernel/core_pattern").read_bytes()
     (rootfs / "dev/null").symlink_to(target.format(canary=canary))
@@ -132,8 +130,7 @@ def test_null_device_of_the_image_is_not_used_for_masks(
 def test_mount_destination_through_a_link_stays_inside(
     bare: Bare, rootfs: Path, canary: Path, tmp_path: Path, link: str, overlay: bool
 ) -> None:
-    """A mount below a link to the host's path lands in the container's own directory of that name, or nowhere
-    (CVE-2019-18837, CVE-2015-1335)."""
+    """A mount below a link to a path of the host lands in the container's own (CVE-2019-18837, CVE-2015-1335)."""
     (rootfs / "mnt").symlink_to(link.format(canary=canary))
     (rootfs / str(canary)[1:]).mkdir()
     source = tmp_path / "source"
@@ -234,7 +231,10 @@ def test_setuid_program_of_the_image_gains_nothing(bare: Bare, rootfs: Path) -> 
     ran = bare.run(config)
     uid = 0 if os.geteuid() else 1000
 
-    assert ran.out.split("\n")[:3] == ["Uid:" + f"\t{uid}" * 4, *(f"Cap{name}:\t" + "0" * 16 for name in ("Prm", "Eff"))]
+    assert ran.out.split("\n")[:3] == [
+        "Uid:" + f"\t{uid}" * 4,
+        *(f"Cap{name}:\t" + "0" * 16 for name in ("Prm", "Eff")),
+    ]
 
 
 def test_image_is_unchanged_by_what_the_container_does(bare: Bare, rootfs: Path) -> None:
