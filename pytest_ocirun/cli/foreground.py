@@ -11,7 +11,6 @@ import select
 import signal
 
 from pytest_ocirun.cli.report import Interrupted
-from pytest_ocirun.cli.terminal import plain_newlines
 from pytest_ocirun.linux import sched
 
 TYPE_CHECKING = False
@@ -47,14 +46,13 @@ def await_execution(child: Child, caught: Caught) -> None:
 
 
 def attend(child: Child, caught: Caught, terminal: Terminal | None) -> int:
-    """Wait for ``child``; pass on signals and, with a ``terminal``, what is typed and printed.
+    """Wait for ``child``; pass on signals and, with a ``terminal`` that is prepared, what is typed and printed.
 
     Returns:
         The exit status, as ``exit_code`` gives it.
     """
     if terminal is None or child.console is None:
         return _attend(child, caught, None, None)
-    terminal.pass_size(child)
     with terminal:
         return _attend(child, caught, terminal, Copying(child.console))
 
@@ -104,7 +102,6 @@ class Copying:
         self._stdin_open = True
         self._stdout_open = True
         self._console_open = True
-        plain_newlines(console)
         os.set_blocking(console, False)
 
     def wanted(self) -> dict[int, int]:

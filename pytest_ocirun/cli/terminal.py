@@ -51,7 +51,7 @@ class Terminal:
 
         self._before = termios.tcgetattr(self._fd)
         raw = termios.tcgetattr(self._fd)
-        # cfmakeraw(3) but for the output side: the container's end sends bare newlines, see plain_newlines.
+        # cfmakeraw(3) but for the output side: the container's end sends bare newlines, see _plain_newlines.
         raw[0] &= ~(
             termios.IGNBRK
             | termios.BRKINT
@@ -78,6 +78,12 @@ class Terminal:
         except termios.error:
             pass  # it was hung up
 
+    def prepare(self, child: Child) -> None:
+        """Make the child's terminal ready before its program writes to it."""
+        if child.console is not None:
+            _plain_newlines(child.console)
+        self.pass_size(child)
+
     def pass_size(self, child: Child) -> None:
         """Give the child's terminal the same size, if this one has one."""
         try:
@@ -88,7 +94,7 @@ class Terminal:
             pass  # one of the two was hung up
 
 
-def plain_newlines(console: int) -> None:
+def _plain_newlines(console: int) -> None:
     """Have a pty send newlines as they are: the user's terminal adds the carriage returns, and a file gets none."""
     import termios
 

@@ -88,6 +88,9 @@ def run(given: Given, settings: Settings, journal: Journal) -> int:
     with Caught() as caught:
         child, _cgroup = runtime.exec(container_id, process, surface.stdio)
         try:
+            if terminal is not None:
+                child.wait_console()
+                terminal.prepare(child)
             await_execution(child, caught)
             surface.present(child)
             return 0 if detached else attend(child, caught, terminal)

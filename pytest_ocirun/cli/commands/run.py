@@ -41,7 +41,7 @@ def run(given: Given, settings: Settings, journal: Journal) -> int:
     try:
         with Caught() as caught:
             if terminal is not None:
-                terminal.pass_size(child)
+                terminal.prepare(child)
             runtime.start(made.id)
             if detached:
                 return 0
