@@ -96,6 +96,11 @@ class Child:
         if self._error is not None:
             self._raise_dead()
 
+    def wait_console(self) -> None:
+        """Wait for the master of the process's terminal, or for what kept it from being made; with a terminal only."""
+        while self.console is None and self._receive():
+            pass
+
     def reply_fd(self) -> int:
         """A fd that is readable when there is something to ``wait_executed`` for."""
         return self._reply.fileno()
