@@ -41,7 +41,12 @@ class Container:
     """
 
     def __init__(
-        self, runtime: Runtime, container_id: str, config: Config, child: Child, released: Callable[[Container, Child], None]
+        self,
+        runtime: Runtime,
+        container_id: str,
+        config: Config,
+        child: Child,
+        released: Callable[[Container, Child], None],
     ) -> None:
         self.id = container_id
         self._runtime = runtime
@@ -77,11 +82,11 @@ class Container:
             raise TimeoutError(f"container {self.id} still runs after {timeout} s")
         return Exit.from_status(self._child.wait())
 
-    def exec(  # noqa: PLR0913 - the names that users see
+    def exec(
         self,
         args: Sequence[str],
         *,
-        input: str | bytes | None = None,  # noqa: A002 - as in subprocess.run
+        input: str | bytes | None = None,
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
         user: int | tuple[int, int] | None = None,
@@ -144,8 +149,8 @@ class Container:
     def delete(self) -> None:
         """Kill it if it runs, and have all that belongs to it removed. A second time does nothing.
 
-        When this returns nothing of it is running any more or will run again; the zygote removes its cgroup and its directory
-        meanwhile, and ``Engine.close`` waits for that.
+        When this returns nothing of it is running any more or will run again; the zygote removes its cgroup and its
+        directory meanwhile, and ``Engine.close`` waits for that.
         """
         if self._deleted:
             return
@@ -195,14 +200,14 @@ class Container:
     def _user(self, user: object) -> User:
         """A user as the caller gives it; nothing but numbers, so that none is ever looked up or taken for another."""
         ids = user if isinstance(user, tuple) else (user, 0)
-        if len(ids) != 2 or not all(type(each) is int for each in ids):  # noqa: PLR2004 - uid and gid
+        if len(ids) != 2 or not all(type(each) is int for each in ids):
             raise ConfigError(f"exec in container {self.id}: user must be a uid or (uid, gid), got {user!r}")
         return User(uid=ids[0], gid=ids[1])
 
     def _variables(self, more: Mapping[str, str]) -> list[str]:
         """The container's environment with ``more`` on top."""
-        pairs: Mapping[object, object] = dict(more)  # what a caller without a type checker gives
-        for name, value in pairs.items():
+        pairs: list[tuple[object, object]] = list(more.items())  # what a caller without a type checker may give
+        for name, value in pairs:
             if not (isinstance(name, str) and isinstance(value, str)) or "=" in name:
                 raise ConfigError(
                     f"exec in container {self.id}: env must map names without '=' to strings, got {name!r}: {value!r}"
@@ -226,7 +231,8 @@ class Container:
                 read, write = os.pipe2(os.O_CLOEXEC)
                 theirs.append(write)
                 ours.append(read)
-            # Only a timeout has to tell this process's tree from others; a cgroup for it costs a third of a millisecond.
+            # Only a timeout has to tell this process's tree from others; a cgroup for it costs a third of a
+            # millisecond.
             name = None if deadline is None else f"exec-{os.getpid()}-{next(self._execs)}"
             child, tree = self._runtime.exec(self.id, process, Stdio(theirs[0], theirs[1], theirs[2]), tree=name)
         except BaseException:

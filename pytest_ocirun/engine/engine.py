@@ -1,6 +1,7 @@
 """The engine: images and requests in, running containers out. One per client process.
 
-It owns two zygotes (one builds containers, one runs what joins them), the claims on host ids and every container made through it; ``close`` leaves nothing of them. Knows no pytest.
+It owns two zygotes (one builds containers, one runs what joins them), the claims on host ids and every container made
+through it; ``close`` leaves nothing of them. Knows no pytest.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from pytest_ocirun.oci.runtime import IDMapping
 from pytest_ocirun.runtime import state
 from pytest_ocirun.runtime.cgroups import detect
 from pytest_ocirun.runtime.container import Runtime
-from pytest_ocirun.runtime.stdio import Stdio
 from pytest_ocirun.runtime.seccomp_default import default_filter
 from pytest_ocirun.runtime.spawner import ZygoteClient
+from pytest_ocirun.runtime.stdio import Stdio
 from pytest_ocirun.runtime.validate_process import validate_process
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ class Engine:
     Args:
         store: where unpacked images lie, None for the user's default.
         root: the state root.
-        require: ``limits``: a limit that cannot be set is an error; ``isolation``: containers without the limits that this host
+        require: ``limits``: a limit that cannot be set is an error; ``isolation``: containers without the limits that
+            this host
             cannot set are accepted, and ``describe`` says so.
     """
 
@@ -158,7 +160,7 @@ class Engine:
             config = profile.build(request, mapping, self._seccomp)
             validate_process(config.process, "container: process")
             given = request.fds
-            extra = {number: fd for number, fd in given.items() if number > 2}  # noqa: PLR2004 - stdio
+            extra = {number: fd for number, fd in given.items() if number > 2}
             creation = self._runtime.begin(
                 container_id,
                 f"{self._root}/{container_id}",
@@ -212,7 +214,7 @@ class Engine:
         self._leaving.append((init, claimed))
 
     def _part(self, *, wait: bool) -> None:
-        """Let go of the deleted containers that are removed by now, or with ``wait`` of all; then their ids are free."""
+        """Let go of the deleted containers that are removed by now, or with ``wait`` of all; their ids are free then."""
         leaving, self._leaving = self._leaving, []
         for init, claimed in leaving:
             if wait:

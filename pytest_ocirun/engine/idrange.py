@@ -1,8 +1,8 @@
 """Ranges of host ids for containers' user namespaces, shared by all processes of the machine.
 
-Each container of root gets 65,536 host ids of its own while it lives, so that two containers share no uid: not for signals, not for
-per-user limits, not for keyrings. A range is claimed by locking one byte of a file, so the kernel frees it when its
-holder dies. The ids lie above those that systemd gives to users and containers and below 2^31.
+Each container of root gets 65,536 host ids of its own while it lives, so that two containers share no uid: not for
+signals, not for per-user limits, not for keyrings. A range is claimed by locking one byte of a file, so the kernel
+frees it when its holder dies. The ids lie above those that systemd gives to users and containers and below 2^31.
 Source: fcntl_locking(2) "Open file description locks".
 """
 

@@ -35,7 +35,7 @@ def find(image: Image) -> str:
         os.close(root)
     raise ImageError(
         f"run tests in {image.reference}: the image has no Python ({' or '.join(_NAMES)} in {path})",
-        hint="Use an image with Python 3.8 or newer and pytest 7 or newer; Debian's python3 and python3-pytest will do.",
+        hint="Use an image with Python 3.8 and pytest 7 or newer; Debian's python3 and python3-pytest will do.",
     )
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _CPU_PERIOD = 100_000
 _BYTES_PER_INODE = 4096
-_SCRATCH = (("/tmp", "mode=1777"), ("/var/tmp", "mode=1777"), ("/run", "mode=755"), ("/root", "mode=700"))  # noqa: S108
+_SCRATCH = (("/tmp", "mode=1777"), ("/var/tmp", "mode=1777"), ("/run", "mode=755"), ("/root", "mode=700"))
 _SAFE = ("nosuid", "nodev")
 # In a user namespace a mount with others below it can only be copied whole: they are locked to it.
 _SAFE_TREE = ("rbind", "rro", "rnosuid", "rnodev")

@@ -20,7 +20,8 @@ class Limits:
         memory: bytes, files in its writable places included.
         pids: processes and threads at one time.
         cpus: processors' worth of time, 1.5 is one and a half.
-        disk: bytes that it may write to its root, its overlays and /tmp together. They are memory: keep it below ``memory``.
+        disk: bytes that it may write to its root, its overlays and /tmp together. They are memory: keep it below
+            ``memory``.
     """
 
     memory: int | None

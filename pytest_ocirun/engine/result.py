@@ -62,12 +62,12 @@ class ExecResult:
 
     @property
     def stdout(self) -> str:
-        """Standard output as text; bytes that are no UTF-8 show as ``\\xNN``."""
+        """Standard output as text; bytes that are no UTF-8 show as escapes."""
         return self.stdout_bytes.decode("utf-8", "backslashreplace")
 
     @property
     def stderr(self) -> str:
-        """Standard error as text; bytes that are no UTF-8 show as ``\\xNN``."""
+        """Standard error as text; bytes that are no UTF-8 show as escapes."""
         return self.stderr_bytes.decode("utf-8", "backslashreplace")
 
     @property

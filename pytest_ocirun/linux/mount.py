@@ -85,9 +85,7 @@ def _bytes(text: str | None) -> bytes | None:
     return None if text is None else text.encode("utf-8", "surrogateescape")
 
 
-def mount(
-    source: str | None, target: str, fstype: str | None, flags: int = 0, data: str | None = None
-) -> None:
+def mount(source: str | None, target: str, fstype: str | None, flags: int = 0, data: str | None = None) -> None:
     """Mount a file system, or change a mount; see mount(2)."""
     _libc.check(_mount(_bytes(source), _bytes(target), _bytes(fstype), flags, _bytes(data)), "mount", target)
 
@@ -118,14 +116,8 @@ def move_mount(source: int, target: int, path: str = "") -> None:
     _move_mount(source, b"", target, _bytes(path), flags, path=path or None)
 
 
-def mount_setattr(  # noqa: PLR0913 - the kernel's own arguments
-    fd: int,
-    *,
-    set: int = 0,  # noqa: A002 - the kernel's name
-    clear: int = 0,
-    propagation: int = 0,
-    userns: int | None = None,
-    recursive: bool = False,
+def mount_setattr(
+    fd: int, *, set: int = 0, clear: int = 0, propagation: int = 0, userns: int | None = None, recursive: bool = False
 ) -> None:
     """Change the attributes of the mount that ``fd`` is open on; see mount_setattr(2), Linux 5.12.
 

@@ -15,7 +15,7 @@ def stat(pid: int) -> tuple[str, int] | None:
     was reaped by its parent, which may take the host's init seconds.
     """
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - pathlib is dear to import
+        with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None

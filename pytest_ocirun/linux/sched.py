@@ -73,9 +73,7 @@ class _CloneArgs(ctypes.Structure):
 _clone3 = _libc.SystemCall("clone3", ctypes.POINTER(_CloneArgs), ctypes.c_size_t)
 _unshare = _libc.function("unshare", ctypes.c_int)
 _setns = _libc.function("setns", ctypes.c_int, ctypes.c_int)
-_pidfd_send_signal = _libc.SystemCall(
-    "pidfd_send_signal", ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint
-)
+_pidfd_send_signal = _libc.SystemCall("pidfd_send_signal", ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint)
 
 
 def clone3(flags: int, *, cgroup: int | None = None, exit_signal: int = SIGCHLD) -> tuple[int, int]:

@@ -1,13 +1,12 @@
 """The life cycle of a container: create, start, exec, kill, delete, state. Source: runtime-spec runtime.md.
 
-Each operation is a few lines over ``state`` (the directory), ``plan`` (what to do) and a spawner (who does it). Must not know
-images, networks, or what the process is for.
+Each operation is a few lines over ``state`` (the directory), ``plan`` (what to do) and a spawner (who does it). Must
+not know images, networks, or what the process is for.
 """
 
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack, closing
 
 from pytest_ocirun.errors import WrongStatus
 from pytest_ocirun.linux import fds, proc
@@ -35,9 +34,14 @@ if TYPE_CHECKING:
 
         die_with_spawner: bool
 
-        def spawn(self, plan: Plan, slots: dict[str, int], owns: dict[str, Any] | None = None) -> Child: ...
-        def remove(self, container_id: str) -> None: ...
-        def forget(self, container_id: str) -> None: ...
+        def spawn(self, plan: Plan, slots: dict[str, int], owns: dict[str, Any] | None = None) -> Child:
+            """Have a plan spawned."""
+
+        def remove(self, container_id: str) -> None:
+            """Have a container ended and removed."""
+
+        def forget(self, container_id: str) -> None:
+            """Be told that a container is gone."""
 
 
 class Runtime:
@@ -60,7 +64,7 @@ class Runtime:
         joiner: Spawner | None = None,
         manager: Manager | None = None,
         cache: str = "",
-        debug: Any = None,  # noqa: ANN401 - a callable; typing is not imported here
+        debug: Any = None,
     ) -> None:
         self.root = root
         self._spawner = spawner
@@ -71,7 +75,7 @@ class Runtime:
         self._records: dict[str, Record] = {}
         self._programs: dict[int, tuple[Seccomp, Program]] = {}
 
-    def create(  # noqa: PLR0913 - what a create is made of
+    def create(
         self,
         container_id: str,
         bundle: str,
@@ -104,7 +108,7 @@ class Runtime:
             container_id, bundle, config, stdio, holder=holder, start=start, without_cgroup=without_cgroup
         ).finish()
 
-    def begin(  # noqa: PLR0913 - as create
+    def begin(
         self,
         container_id: str,
         bundle: str,
@@ -172,16 +176,20 @@ class Runtime:
         own = record.cgroup.child(tree) if tree and record.cgroup.join_files() else None
         around = self._surroundings(container_id, own or record.cgroup, stdio)
         slots = {} if process.terminal else stdio.slots()
+        filters: list[int] = []
         try:
-            with _FilterSlot(record.filter, around, slots):
-                plan = exec_plan(process, record.config, record.init, around)
-                self._print(plan)
-                child = self._joiner.spawn(plan, slots)
-                child.wait_spawned()
+            filters = _add_filter(record.filter, around, slots)
+            plan = exec_plan(process, record.config, record.init, around)
+            self._print(plan)
+            child = self._joiner.spawn(plan, slots)
+            child.wait_spawned()
         except BaseException:
             if own is not None:
                 own.remove()
             raise
+        finally:
+            for fd in filters:
+                os.close(fd)
         return child, own
 
     def kill(self, container_id: str, number: int) -> None:
@@ -219,7 +227,7 @@ class Runtime:
         self.forget(container_id)
 
     def remove(self, container_id: str) -> None:
-        """Have the zygote end and remove a container that it made; ``Child.wait_removed`` of the init tells when it is done."""
+        """Have the zygote end and remove a container that it made; its init's ``wait_removed`` tells when it has."""
         self._records.pop(container_id, None)
         self._spawner.remove(container_id)
 
@@ -275,19 +283,24 @@ class Runtime:
     def _spawn_init(self, creation: Creation, stdio: Stdio, around: Surroundings) -> None:
         config, directory = creation.config, creation.directory
         slots = {} if config.process.terminal else stdio.slots()
-        with ExitStack() as stack:
+        own: list[int] = []  # of the slots, those that are ours to close
+        try:
             if not around.autostart:
-                slots["listen"] = stack.enter_context(closing(init.listen(directory))).fileno()
+                slots["listen"] = init.listen(directory).detach()
+                own.append(slots["listen"])
             elif not around.holder:
                 creation.started, slots["started"] = os.pipe2(os.O_CLOEXEC)
-                stack.callback(os.close, slots["started"])
-            if not around.holder:  # the holder makes one system call; what joins it later is filtered
-                stack.enter_context(_FilterSlot(creation.program, around, slots))
+                own.append(slots["started"])
+            # The holder makes one system call; what joins it later is filtered.
+            own += _add_filter(None if around.holder else creation.program, around, slots)
             plan = container_plan(config, around)
             self._print(plan)
             paths = creation.cgroup.paths if creation.cgroup else None
             owns = {"id": directory.id, "cgroups": paths, "state": directory.path}
             creation.child = self._spawner.spawn(plan, slots, owns)
+        finally:
+            for fd in own:
+                os.close(fd)
 
     def created(self, record: Record, directory: Directory, bundle: str) -> None:
         """Remember a container whose init is ready; for ``Creation``."""
@@ -328,22 +341,13 @@ class Runtime:
                 self._debug(sentence)
 
 
-class _FilterSlot:
-    """The compiled filter as slot ``filter``, for the time of a spawn."""
-
-    def __init__(self, program: Program | Filter | None, around: Surroundings, slots: dict[str, int]) -> None:
-        self._program = program
-        self._around = around
-        self._slots = slots
-
-    def __enter__(self) -> None:
-        if self._program is not None:
-            self._around.filter_flags = self._program.flags
-            self._slots["filter"] = fds.memfd("seccomp", self._program.code)
-
-    def __exit__(self, *_exception: object) -> None:
-        if self._program is not None:
-            os.close(self._slots.pop("filter"))
+def _add_filter(program: Program | Filter | None, around: Surroundings, slots: dict[str, int]) -> list[int]:
+    """Add a compiled filter as slot ``filter``; the fds that are to be closed after the spawn."""
+    if program is None:
+        return []
+    around.filter_flags = program.flags
+    slots["filter"] = fds.memfd("seccomp", program.code)
+    return [slots["filter"]]
 
 
 def _shown(config: Config, cgroup: Cgroup) -> list[list[str]]:

@@ -1,7 +1,7 @@
 """A container between the moment its spawner was told and the moment its init is ready.
 
-It holds the lock of the container's directory, so nobody else starts or deletes what is not whole yet; and it knows how to
-undo everything that there is so far.
+It holds the lock of the container's directory, so nobody else starts or deletes what is not whole yet; and it knows
+how to undo everything that there is so far.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Creation:
         """
         try:
             if self.child is None or self.cgroup is None:
-                raise OcirunError(f"finish container {self.directory.id}: its spawner was never told")
+                raise OcirunError(f"finish container {self.directory.id}: its spawner was never told")  # noqa: TRY301
             self.child.wait_ready()
             if self.started is not None:
                 self.child.wait_started(self.started)

@@ -1,8 +1,9 @@
 """The holder: pid 1 of a container that only waits for execs.
 
-A static program of one loop around ppoll(2), about 150 bytes, written here instruction by instruction: it needs nothing of the
-image, costs a few pages, and there is nothing in it to attack. It is exec'ed with SIGCHLD ignored, which makes the kernel reap the
-orphans that reparent to it; as pid 1 it has no handlers, so only SIGKILL from outside ends it.
+A static program of one loop around ppoll(2), about 150 bytes, written here instruction by instruction: it needs
+nothing of the image, costs a few pages, and there is nothing in it to attack. It is exec'ed with SIGCHLD ignored,
+which makes the kernel reap the orphans that reparent to it; as pid 1 it has no handlers, so only SIGKILL from outside
+ends it.
 Sources: elf(5), ppoll(2), pid_namespaces(7).
 """
 

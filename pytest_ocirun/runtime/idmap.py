@@ -1,7 +1,8 @@
 """User namespace id maps: writing them, and seeing host ids from where the spawner stands.
 
 A config's ``hostID`` is an id of the user who runs ocirun. Without root the spawner lives in a user namespace that maps
-its 0 to the caller, so a host id has to be expressed in that namespace before it is written. Source: user_namespaces(7).
+its 0 to the caller, so a host id has to be expressed in that namespace before it is written. Source:
+user_namespaces(7).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ _own_maps: dict[str, list[tuple[int, int, int]]] = {}
 def own_map(kind: str) -> list[tuple[int, int, int]]:
     """The (inside, outside, count) rows of this process's own ``uid`` or ``gid`` map."""
     if kind not in _own_maps:
-        with open(f"/proc/self/{kind}_map", "rb") as file:  # noqa: PTH123 - pathlib is dear to import
+        with open(f"/proc/self/{kind}_map", "rb") as file:
             rows = [line.split() for line in file]
         _own_maps[kind] = [(int(a), int(b), int(c)) for a, b, c in rows]
     return _own_maps[kind]
@@ -34,7 +35,7 @@ def translate(kind: str, host_id: int) -> int:
 
 
 def write_maps(pid: int, idmaps: list[list[list[int]]]) -> None:
-    """Write ``[uid maps, gid maps]`` of rows (container id, host id, count) for a new user namespace's first process."""
+    """Write [uid rows, gid rows] of (container id, host id, count) for the first process of a user namespace."""
     for kind, rows in zip(("uid", "gid"), idmaps, strict=True):
         lines = "".join(f"{inside} {translate(kind, outside)} {count}\n" for inside, outside, count in rows)
         fd = os.open(f"/proc/{pid}/{kind}_map", os.O_WRONLY | os.O_CLOEXEC)
@@ -48,5 +49,5 @@ def write_maps(pid: int, idmaps: list[list[list[int]]]) -> None:
 
 def setgroups_allowed() -> bool:
     """Whether setgroups(2) may work in this user namespace at all."""
-    with open("/proc/self/setgroups", "rb") as file:  # noqa: PTH123 - pathlib is dear to import
+    with open("/proc/self/setgroups", "rb") as file:
         return file.read().strip() == b"allow"

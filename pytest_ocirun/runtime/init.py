@@ -1,8 +1,8 @@
 """Talking to a container's init from outside: the start conversation, signals, the end.
 
 An init that waits accepts one connection on ``start.sock``, says ``starting`` and goes on to execve. The connection is
-close-on-exec, so its end means that the program runs; anything else that comes is the error that kept it from running. A
-second starter finds nobody who listens, or an end without ``starting``.
+close-on-exec, so its end means that the program runs; anything else that comes is the error that kept it from
+running. A second starter finds nobody who listens, or an end without ``starting``.
 """
 
 from __future__ import annotations

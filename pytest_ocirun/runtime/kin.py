@@ -1,7 +1,7 @@
 """Killing everything in a container but its init, where there is no cgroup to do it by.
 
-A process belongs to the container if its pid namespace is the init's. New ones may be forked while we look, so it goes round
-until a round finds none; each is killed by pidfd, opened before the check. Source: pid_namespaces(7).
+A process belongs to the container if its pid namespace is the init's. New ones may be forked while we look, so it
+goes round until a round finds none; each is killed by pidfd, opened before the check. Source: pid_namespaces(7).
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ def kill_kin(init: int) -> None:
     except OSError:
         return
     for _round in range(_ROUNDS):
-        if not any(
-            [_kill(int(name), namespace) for name in os.listdir("/proc") if name.isdigit() and int(name) != init]
-        ):
+        pids = [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != init]
+        if not sum(_kill(pid, namespace) for pid in pids):
             return
 
 

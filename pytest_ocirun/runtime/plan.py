@@ -1,7 +1,7 @@
 """From a validated config to a plan: the flat lists of steps that a spawner and a child replay.
 
-Pure: it reads nothing of the system, so the same config gives the same plan, and ``--debug`` can print it. What the order of
-steps must be, and why, is said in ``rootfs`` and ``process``.
+Pure: it reads nothing of the system, so the same config gives the same plan, and ``--debug`` can print it. What the
+    order of steps must be, and why, is said in ``rootfs`` and ``process``.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ class Surroundings:
         "procs",
     )
 
-    def __init__(  # noqa: PLR0913 - a record
+    def __init__(
         self,
         *,
-        id: str,  # noqa: A002 - OCI's name
+        id: str,
         bundle: str = "",
         procs: list[str] | None = None,
         cgroup_v2: str | None = None,
@@ -91,8 +91,8 @@ class Surroundings:
 def container_plan(config: Config, around: Surroundings) -> Plan:
     """The plan that creates a container and leaves its init waiting for the start.
 
-    Slots that it expects: ``reply``, ``listen`` unless it starts by itself, ``stdio0`` to ``stdio2`` unless ``process.terminal``, ``filter`` if flags
-    are given, ``holder`` if wanted, one ``fdN`` for each extra fd.
+    Slots that it expects: ``reply``, ``listen`` unless it starts by itself, ``stdio0`` to ``stdio2`` unless
+    ``process.terminal``, ``filter`` if flags are given, ``holder`` if wanted, one ``fdN`` for each extra fd.
 
     Raises:
         ConfigError: a combination that only shows here.

@@ -1,7 +1,7 @@
 """Prepare steps: what the spawner does before the clone, with rights that the child will not have.
 
-The spawner sits in a private mount namespace with a small tmpfs of its own as working directory (``runtime.stage``). It makes detached
-mounts and leaves them in ``context.mounts``; the child only moves them into place.
+The spawner sits in a private mount namespace with a small tmpfs of its own as working directory (``runtime.stage``).
+It makes detached mounts and leaves them in ``context.mounts``; the child only moves them into place.
 
 Why attach and detach: before Linux 6.15 overlayfs refuses layers from mounts that are attached nowhere, so the upper
 tmpfs and an idmapped lower layer are attached below the working directory while the overlay is made. The overlay keeps
@@ -72,7 +72,7 @@ def drop_upper(context: Context) -> None:
 
 
 @operation("lay a writable overlay over {1} (layer {2})")
-def overlay(  # noqa: PLR0913 - a step's arguments are flat
+def overlay(
     context: Context,
     slot: str,
     lower: str,
@@ -110,7 +110,7 @@ def overlay(  # noqa: PLR0913 - a step's arguments are flat
 
 
 @operation("make an empty writable directory (layer {1})")
-def scratch(context: Context, slot: str, layer: int, uid: int, gid: int, mode: int, attributes: int) -> None:  # noqa: PLR0913
+def scratch(context: Context, slot: str, layer: int, uid: int, gid: int, mode: int, attributes: int) -> None:
     """Make a detached mount of a fresh directory of the upper tmpfs: writable, and bounded with everything else."""
     path = f"{UPPER}/{layer}"
     os.mkdir(path)
@@ -123,7 +123,7 @@ def scratch(context: Context, slot: str, layer: int, uid: int, gid: int, mode: i
 
 
 @operation("take a detached copy of the mount at {1}")
-def clone_tree(  # noqa: PLR0913 - a step's arguments are flat
+def clone_tree(
     context: Context,
     slot: str,
     path: str,
@@ -186,5 +186,5 @@ def user_namespace(idmaps: list[list[list[int]]]) -> int:
 
 
 def _in_initial_user_namespace() -> bool:
-    with open("/proc/self/uid_map", "rb") as file:  # noqa: PTH123 - pathlib is dear to import
+    with open("/proc/self/uid_map", "rb") as file:
         return file.read().split() == [b"0", b"0", b"4294967295"]

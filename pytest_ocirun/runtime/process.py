@@ -1,7 +1,7 @@
 """Process steps: names, identity, limits, privileges, file descriptors and execve, in the child.
 
-The order that the plan keeps: the bounding set is dropped while CAP_SETPCAP is held; keepcaps carries the permitted set over
-setresuid; the parent-death signal is set after the last change of credentials, which would clear it; seccomp
+The order that the plan keeps: the bounding set is dropped while CAP_SETPCAP is held; keepcaps carries the permitted
+set over setresuid; the parent-death signal is set after the last change of credentials, which would clear it; seccomp
 comes last with no_new_privs, and before the capabilities go without it.
 """
 
@@ -218,7 +218,7 @@ def chdir(context: Context, path: str, make: bool) -> None:  # noqa: FBT001
 def chdir_again(context: Context, path: str) -> None:
     """Enter the working directory as the process's user, where root could not (a directory on FUSE or NFS)."""
     if not context.cwd_entered:
-        chdir(context, path, False)  # noqa: FBT003
+        chdir(context, path, False)
 
 
 @operation("find {0} in the PATH {1}")

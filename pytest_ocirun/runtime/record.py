@@ -1,7 +1,7 @@
 """What is remembered of a container between its operations, in memory and in its state directory.
 
-The compiled system call filter lies beside the document as a file of its own: a process that joins the container later gets
-the very same program, whatever has become of the library that compiled it.
+The compiled system call filter lies beside the document as a file of its own: a process that joins the container
+later gets the very same program, whatever has become of the library that compiled it.
 """
 
 from __future__ import annotations
@@ -59,12 +59,7 @@ class Record:
     __slots__ = ("cgroup", "config", "filter", "id", "init")
 
     def __init__(
-        self,
-        container_id: str,
-        config: Config,
-        init: tuple[int, int],
-        cgroup: Cgroup,
-        filter: Filter | None,  # noqa: A002 - the noun
+        self, container_id: str, config: Config, init: tuple[int, int], cgroup: Cgroup, filter: Filter | None
     ) -> None:
         self.id = container_id
         self.config = config
@@ -98,7 +93,7 @@ class Record:
         init = (document["pid"], document["start_time"])
         return cls(document["id"], config, init, Cgroup.from_paths(document["cgroups"]), loaded)
 
-    def save(self, directory: Directory, bundle: str, **more: Any) -> None:  # noqa: ANN401 - JSON
+    def save(self, directory: Directory, bundle: str, **more: Any) -> None:
         """Write the document, and the filter beside it."""
         if self.filter is not None:
             fd = os.open(_FILTER, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=directory.fd)

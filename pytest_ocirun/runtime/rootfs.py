@@ -1,9 +1,9 @@
 """Root file system steps: what the child does with mounts, from private propagation to pivot_root.
 
-Order matters, and the plan keeps it: propagation is cut first, or pivot_root would be EINVAL and mounts would reach the host; the
-root is attached before anything is mounted inside, since a detached tree cannot be mounted on before Linux 6.15;
-masked paths come last, because the mounts of the config may lie under them; the old root is needed until then, as the source
-of device nodes and of /dev/null.
+Order matters, and the plan keeps it: propagation is cut first, or pivot_root would be EINVAL and mounts would reach
+the host; the root is attached before anything is mounted inside, since a detached tree cannot be mounted on before
+Linux 6.15; masked paths come last, because the mounts of the config may lie under them; the old root is needed until
+then, as the source of device nodes and of /dev/null.
 """
 
 from __future__ import annotations
@@ -87,9 +87,7 @@ def bind_device(context: Context, path: str, host: str) -> None:
 
 
 @operation("make the device {0} ({1} {2}:{3})")
-def make_device(  # noqa: PLR0913 - a step's arguments are flat
-    context: Context, path: str, kind: str, major: int, minor: int, mode: int, uid: int, gid: int
-) -> None:
+def make_device(context: Context, path: str, kind: str, major: int, minor: int, mode: int, uid: int, gid: int) -> None:
     """Make a device node; one that is there already and equal is kept."""
     wanted = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}[kind]
     number = 0 if kind == "p" else os.makedev(major, minor)
@@ -182,10 +180,7 @@ def pivot(context: Context) -> None:
 def _place(root: int, fd: int, path: str, *, directory: bool) -> None:
     # The runtime's own directories must be real ones: behind a symlink the masks would miss what is mounted there.
     own = any(path == name or path.startswith(f"{name}/") for name in _OWN_DIRECTORIES)
-    if directory:
-        target = make_directory(root, path, symlinks=not own)
-    else:
-        target = make_file(root, path)
+    target = make_directory(root, path, symlinks=not own) if directory else make_file(root, path)
     try:
         mount.move_mount(fd, target)
     finally:

@@ -1,6 +1,7 @@
 """The two spawners, seen from the client: the zygote's socket, or this process itself.
 
-Both offer ``spawn(plan, slots, owns) -> Child`` and ``forget(id)``, which is all that ``runtime.container`` knows of them.
+Both offer ``spawn(plan, slots, owns) -> Child`` and ``forget(id)``, which is all that ``runtime.container`` knows of
+them.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class ZygoteClient:
 
         ours, theirs = fds.seqpacket_pair()
         argv = stage.command("pytest_ocirun.runtime.zygote", str(theirs.fileno()), self._root)
-        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+        self._process = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

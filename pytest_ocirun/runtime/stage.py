@@ -1,13 +1,13 @@
 """The stage: where a spawner stands before it touches a container.
 
-Two things keep a container away from the host's interpreter (CVE-2019-5736). Our processes are non-dumpable, so that nothing inside can open
-their /proc/PID/exe; and they were exec'ed from a read-only bind in a private mount namespace, so that even an ``exe`` that
-is reopened after an execve of ``/proc/self/exe`` cannot be written. One of the two alone is not enough without a user
-namespace.
+Two things keep a container away from the host's interpreter (CVE-2019-5736). Our processes are non-dumpable, so that
+nothing inside can open their /proc/PID/exe; and they were exec'ed from a read-only bind in a private mount namespace,
+so that even an ``exe`` that is reopened after an execve of ``/proc/self/exe`` cannot be written. One of the two alone
+is not enough without a user namespace.
 
-Without root the private mount namespace needs a user namespace around it: the *outer* one, which maps its 0 to the caller. To enter a
-container that another process made, that process's outer namespace is joined, since only its owner has rights over the
-container's own.
+Without root the private mount namespace needs a user namespace around it: the *outer* one, which maps its 0 to the
+caller. To enter a container that another process made, that process's outer namespace is joined, since only its owner
+has rights over the container's own.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def _bind_read_only(path: str) -> None:
 
 
 def _holds_sys_admin() -> bool:
-    with open("/proc/self/status", "rb") as file:  # noqa: PTH123 - pathlib is dear to import
+    with open("/proc/self/status", "rb") as file:
         for line in file:
             if line.startswith(b"CapEff:"):
                 return bool(int(line.split()[1], 16) >> 21 & 1)

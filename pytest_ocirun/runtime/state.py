@@ -1,8 +1,8 @@
 """The state directory: one directory per container, one document in it, one lock on it.
 
-``ROOT/ID/state.json`` is written by rename under a blocking flock of the directory, so any number of processes may work on
-one id. A container's status is never stored: it follows from its init (pid and start time, a zombie counts as ended) and
-from ``start.sock``, which is there until somebody starts it. Source: runtime-spec runtime.md "State".
+``ROOT/ID/state.json`` is written by rename under a blocking flock of the directory, so any number of processes may
+work on one id. A container's status is never stored: it follows from its init (pid and start time, a zombie counts as
+ended) and from ``start.sock``, which is there until somebody starts it. Source: runtime-spec runtime.md "State".
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _ID_LENGTH = 1024
 
 
 def default_root() -> str:
-    """Where states lie: /run/ocirun for root, $XDG_RUNTIME_DIR/ocirun for others, a directory below /tmp without one."""
+    """Where states lie: /run/ocirun for root, else $XDG_RUNTIME_DIR/ocirun, or below /tmp without one."""
     if os.geteuid() == 0:
         return "/run/ocirun"
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    return f"{runtime}/ocirun" if runtime.startswith("/") else f"/tmp/ocirun-{os.geteuid()}"  # noqa: S108 - owner checked
+    return f"{runtime}/ocirun" if runtime.startswith("/") else f"/tmp/ocirun-{os.geteuid()}"
 
 
 def check_id(container_id: str) -> None:
@@ -211,7 +211,7 @@ def _open_locked(root: str, container_id: str) -> Directory:
         fcntl.flock(fd, fcntl.LOCK_EX)
         # While we waited, the one before us may have deleted it, and somebody else made it anew.
         if not os.fstat(fd).st_nlink:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), container_id)
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), container_id)  # noqa: TRY301
     except BaseException:
         os.close(fd)
         raise

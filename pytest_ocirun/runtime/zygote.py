@@ -1,13 +1,13 @@
 """The zygote: a single-threaded fork server, one per client process, no daemon.
 
 It reads plans and fds from its control socket, spawns, and reports each process's end on that process's own reply
-socket. It never blocks on one child. When the client goes, however it goes, the control socket ends: then everything that still
-runs is killed and what the containers owned is removed.
+socket. It never blocks on one child. When the client goes, however it goes, the control socket ends: then everything
+that still runs is killed and what the containers owned is removed.
 
 Requests, each one SOCK_SEQPACKET message with fds:
 
     {"op": "spawn", "slots": [names of the fds, "plan" and "reply" among them], "owns": {...} or null}
-    {"op": "remove", "id": ...}     end the container and remove what it owns; answered by "removed" on its init's reply socket
+    {"op": "remove", "id": ...}     end the container, remove what it owns, and say "removed" on its init's reply socket
     {"op": "forget", "id": ...}     the client has removed the container; nothing of it is ours any more
 """
 
