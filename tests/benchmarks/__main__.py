@@ -79,7 +79,7 @@ def _measure(section: Section, scratch: Path, options: argparse.Namespace) -> li
         base = next((row for row in measured if row.name == section.base), measured[0])
         title = f"{section.title}, {pause * 1e3:.0f} ms" if pause else section.title
         print((by_phase if section.by_phase else table)(title, measured, base=base), flush=True)
-        if options.phases and not section.by_phase:
+        if options.phases and not section.by_phase and any(len(row.times[0]) > 1 for row in measured):
             print(phases(title, measured), flush=True)
     return failed
 
