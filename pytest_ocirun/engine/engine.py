@@ -214,7 +214,7 @@ class Engine:
         self._leaving.append((init, claimed))
 
     def _part(self, *, wait: bool) -> None:
-        """Let go of the deleted containers that are removed by now, or with ``wait`` of all; their ids are free then."""
+        """Let go of the deleted containers that are removed, or with ``wait`` of all; their ids are free then."""
         leaving, self._leaving = self._leaving, []
         for init, claimed in leaving:
             if wait:
