@@ -98,6 +98,7 @@ def _first(words: Sequence[str], settings: Settings, journal: Journal) -> int:
 def _enter_stage(command: Command, given: Given, words: Sequence[str], settings: Settings) -> NoReturn:
     from pytest_ocirun.runtime import stage
 
+    settings.privileged = stage.is_privileged()
     find_container = getattr(command, "container_to_enter", None)
     container = find_container(given, settings) if find_container else None
     stage.enter("pytest_ocirun.cli.staged", *settings.words(), SEPARATOR, *words, container=container)

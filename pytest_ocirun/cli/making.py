@@ -56,6 +56,11 @@ class Making:
         for warning in validate(self.config):
             journal.warning(warning)
         _check_root(self._bundle, self.config)
+        if not settings.privileged and self.config.linux.namespace("user") is None:
+            raise ConfigError(
+                "$.linux.namespaces: a container made without root needs a user namespace of its own",
+                hint="`ocirun spec --rootless` writes a config with one.",
+            )
         self._surface = stdio.Surface(given, settings, self.config.process, detached=detached)
 
     def create(self) -> tuple[Runtime, Child]:

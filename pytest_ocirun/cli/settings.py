@@ -35,9 +35,10 @@ class Settings:
         debug: whether to show each step.
         rootless: ``true``, ``false`` or ``auto``.
         listen_fds: how many fds systemd's socket activation passed to us.
+        privileged: whether the stage is without a user namespace; known on the stage only.
     """
 
-    __slots__ = ("debug", "listen_fds", "log", "log_format", "root", "rootless")
+    __slots__ = ("debug", "listen_fds", "log", "log_format", "privileged", "root", "rootless")
 
     def __init__(
         self,
@@ -48,6 +49,7 @@ class Settings:
         debug: bool = False,
         rootless: str = "auto",
         listen_fds: int = 0,
+        privileged: bool = False,
     ) -> None:
         self.root = root
         self.log = log
@@ -55,6 +57,7 @@ class Settings:
         self.debug = debug
         self.rootless = rootless
         self.listen_fds = listen_fds
+        self.privileged = privileged
 
     @property
     def without_cgroup(self) -> bool:
@@ -76,6 +79,7 @@ class Settings:
             debug=found["debug"] == "True",
             rootless=found["rootless"],
             listen_fds=int(found["listen_fds"]),
+            privileged=found["privileged"] == "True",
         )
 
 

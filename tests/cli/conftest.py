@@ -22,6 +22,12 @@ import pytest_ocirun
 
 PACKAGE_PARENT = Path(pytest_ocirun.__file__).parents[1]
 BOOT = f"import sys; sys.path.append({str(PACKAGE_PARENT)!r}); from pytest_ocirun.cli.__main__ import main; main()"
+SAME_NAMESPACES = (
+    "for n in $(ls /proc/1/ns); do"
+    ' test "$(readlink /proc/1/ns/$n)" = "$(readlink /proc/self/ns/$n)" || echo other $n; done'
+)
+"""Prints which namespaces the init does not share."""
+
 _OWN_ENTRIES = {"@work", "@seccomp"}
 _numbers = itertools.count(1)
 

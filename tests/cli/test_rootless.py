@@ -1,0 +1,144 @@
+"""The command line for a user without any right."""
+
+import json
+import os
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from tests import images
+from tests.cli.conftest import SAME_NAMESPACES
+from tests.requires import requires
+from tests.unprivileged import User
+
+pytestmark = requires("unprivileged", "busybox")
+
+
+class Rootless:
+    """``ocirun`` as that user, in a bundle of its own.
+
+    Args:
+        user: the user.
+        bundle: the bundle, with a rootfs beside its config.
+    """
+
+    def __init__(self, user: User, bundle: Path) -> None:
+        self.user = user
+        self.bundle = bundle
+
+    def __call__(self, *args: str) -> "CompletedProcess[str]":
+        """Run it; its output and its containers'."""
+        return self.user.run([self.user.python, "-m", "pytest_ocirun.cli", *args], cwd=self.bundle)
+
+    def quiet(self, *args: str) -> int:
+        """Run what leaves processes behind."""
+        command = f'exec "{self.user.python}" -m pytest_ocirun.cli "$@" >/dev/null 2>&1 </dev/null'
+        return self.user.run(["sh", "-c", command, "sh", *args], cwd=self.bundle).returncode
+
+    def write(self, *argv: str, rootless: bool = True) -> None:
+        """Write the config, running ``argv``."""
+        path = self.bundle / "config.json"
+        path.unlink(missing_ok=True)
+        done = self("spec", "--rootless") if rootless else self("spec")
+        assert (done.returncode, done.stderr) == (0, "")
+        config = json.loads(path.read_text())
+        config["process"] |= {"args": list(argv), "terminal": False}
+        path.write_text(json.dumps(config))
+
+    def state_root(self) -> Path:
+        """Where the states lie."""
+        return self.user.home / "run/ocirun"
+
+
+@pytest.fixture
+def rootless(unprivileged_user: User, request: pytest.FixtureRequest) -> Rootless:
+    """The command line with a bundle in the user's home."""
+    bundle = unprivileged_user.home / request.node.name.replace("[", "-").replace("]", "")
+    bundle.mkdir()
+    images.busybox(bundle / "rootfs")
+    if not os.geteuid():
+        for path in (bundle, *bundle.rglob("*")):
+            os.chown(path, unprivileged_user.uid, unprivileged_user.uid, follow_symlinks=False)
+    return Rootless(unprivileged_user, bundle)
+
+
+def _left(rootless: Rootless) -> list[str]:
+    return [path.name for path in rootless.state_root().glob("*") if not path.name.startswith("@")]
+
+
+def test_run(rootless: Rootless) -> None:
+    """The user is root inside, and only inside; the exit status is the program's."""
+    rootless.write("sh", "-c", "id -u; cat /proc/self/uid_map; cat; exit 7")
+    done = rootless("run", "u1")
+
+    assert done.returncode == 7
+    assert done.stdout.split() == ["0", "0", "0", "1"]
+    assert done.stderr == ""
+    assert _left(rootless) == []
+
+
+def test_the_whole_walk(rootless: Rootless) -> None:
+    """create, list, start, exec, state, kill, delete."""
+    rootless.write("sleep", "60")
+    created = rootless.quiet("create", "u2")
+    table = rootless("list").stdout
+    started = rootless("start", "u2")
+    inside = rootless("exec", "u2", "sh", "-c", f"hostname; {SAME_NAMESPACES}; exit 4")
+    state = json.loads(rootless("state", "u2").stdout)
+    refused = rootless("delete", "u2")
+    killed = rootless("kill", "u2", "KILL")
+    deleted = rootless("delete", "--force", "u2")
+
+    assert (created, started.returncode, started.stderr) == (0, 0, "")
+    assert "created" in table
+    assert (inside.returncode, inside.stdout.split(), inside.stderr) == (4, ["ocirun"], "")
+    assert state["status"] == "running"
+    assert (refused.returncode, killed.returncode, deleted.returncode) == (1, 0, 0)
+    assert _left(rootless) == []
+
+
+def test_detached_and_failing_execs(rootless: Rootless) -> None:
+    """Errors are told as to root."""
+    rootless.write("sleep", "60")
+    assert rootless.quiet("run", "-d", "u3") == 0
+    detached = rootless.quiet("exec", "-d", "u3", "sleep", "60")
+    missing = rootless("exec", "u3", "nosuch")
+    user = rootless("exec", "-u", "5", "u3", "id")
+    rootless("delete", "--force", "u3")
+    gone = rootless("exec", "u3", "true")
+
+    assert detached == 0
+    assert (missing.returncode, "executable file not found in $PATH" in missing.stderr) == (255, True)
+    assert (user.returncode, user.stdout) == (255, "")
+    assert "become uid 5" in user.stderr
+    assert (gone.returncode, "container does not exist" in gone.stderr) == (255, True)
+
+
+def test_roots_config_is_not_for_users(rootless: Rootless) -> None:
+    """Without a user namespace in the config it cannot work; the error says what is missing."""
+    rootless.write("true", rootless=False)
+    done = rootless("run", "u4")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines() == [
+        "ocirun: $.linux.namespaces: a container made without root needs a user namespace of its own",
+        "`ocirun spec --rootless` writes a config with one.",
+    ]
+    assert _left(rootless) == []
+
+
+def test_a_limit_that_cannot_be_had_is_refused(rootless: Rootless) -> None:
+    """Fail closed: going on without cgroups is for who asked for no limit."""
+    rootless.write("true")
+    config = json.loads((rootless.bundle / "config.json").read_text())
+    config["linux"]["resources"] = {"memory": {"limit": 1 << 26}}
+    (rootless.bundle / "config.json").write_text(json.dumps(config))
+    done = rootless("run", "u5")
+    strict = rootless("--rootless=false", "run", "u5")
+
+    if done.returncode == 0:
+        pytest.skip("this user may make cgroups")
+    assert (done.returncode, strict.returncode) == (1, 1)
+    assert "memory.limit" in done.stderr
+    assert _left(rootless) == []
