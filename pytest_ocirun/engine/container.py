@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from pytest_ocirun.runtime.child import Child
     from pytest_ocirun.runtime.container import Runtime
 
+__tracebackhide__ = True  # in a failed test's traceback the test's own lines are what matters
+
 _OUTPUT_CAP = 64 << 20
 
 

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from pytest_ocirun.images.store import Store
     from pytest_ocirun.runtime.child import Child
 
+__tracebackhide__ = True  # in a failed test's traceback the test's own lines are what matters
+
 REQUIREMENTS = ("limits", "isolation")
 _CONTROLLED = {"memory": "memory", "pids": "pids", "cpus": "cpu"}
 

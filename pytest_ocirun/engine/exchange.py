@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from pytest_ocirun.runtime.child import Child
 
+__tracebackhide__ = True  # in a failed test's traceback the test's own lines are what matters
+
 _CHUNK = 1 << 16
 
 

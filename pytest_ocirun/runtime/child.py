@@ -23,6 +23,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+__tracebackhide__ = True  # in a failed test's traceback the test's own lines are what matters
+
 _HINTS = {
     "find_executable": "Is the program in the image, and the PATH in the environment right?",
     "rlimit": "Ask for a lower limit, or run ocirun with CAP_SYS_RESOURCE.",

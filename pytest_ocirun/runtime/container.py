@@ -44,6 +44,9 @@ if TYPE_CHECKING:
             """Be told that a container is gone."""
 
 
+__tracebackhide__ = True  # in a failed test's traceback the test's own lines are what matters
+
+
 class Runtime:
     """The operations, for one state root and one spawner.
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pytest_ocirun.runtime.seccomp import Program
     from pytest_ocirun.runtime.state import Directory
 
+__tracebackhide__ = True  # in a failed test's traceback the test's own lines are what matters
+
 
 class Creation:
     """See the module. Made by ``Runtime.begin``, which fills in what it has made.

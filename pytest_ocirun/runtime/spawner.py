@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from pytest_ocirun.runtime.spawn import Plan
 
+__tracebackhide__ = True  # in a failed test's traceback the test's own lines are what matters
+
 _DEBUG = "OCIRUN_DEBUG"
 
 
