@@ -16,8 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_SIMPLE = (bool, int, str, type(None))
 _MAX_TEXT = 4096
+_HUGE = 1 << 53
 
 
 def is_file(node: Any) -> bool:
@@ -131,9 +131,14 @@ def _path(node: Any, kind: str) -> str | None:
 
 
 def _mark(mark: Any) -> dict[str, Any]:
-    args = [value for value in mark.args if isinstance(value, _SIMPLE)]
-    kwargs = {str(name): value for name, value in mark.kwargs.items() if isinstance(value, _SIMPLE)}
+    args = [value for value in mark.args if _simple(value)]
+    kwargs = {str(name): value for name, value in mark.kwargs.items() if _simple(value)}
     return {"name": str(mark.name), "args": args, "kwargs": kwargs}
+
+
+def _simple(value: Any) -> bool:
+    kind = type(value)
+    return value is None or kind in {bool, str} or (kind in {int, float} and abs(value) < _HUGE)
 
 
 def _keywords(node: Any) -> list[str]:

@@ -48,6 +48,7 @@ class Guest:
         self._enumerating: bool = order["enumerate"]
         self._file: str | None = order["file"]
         self._inis: list[str] = order["inis"]
+        self._markers: list[str] = order["markers"]
         self._limit: int = order["limit"]
         self._items: list[pytest.Item] = []
         self._collected: list[Any] = []
@@ -66,7 +67,8 @@ class Guest:
     def pytest_configure(self, config: pytest.Config) -> None:
         """Bound captured output; from here on pytest reports by hooks, not on standard error."""
         self.on_configured()
-        config.addinivalue_line("markers", "ocirun(**settings): read by the host")
+        for line in self._markers:
+            config.addinivalue_line("markers", line)
         output.bound(config.pluginmanager.getplugin("capturemanager"), self._limit)
         if self._enumerating:
             config.pluginmanager.register(_StopAtFiles())

@@ -25,7 +25,7 @@ else:
 # Marks that pytest, or a well-known plugin, would act upon on the host: they have been acted upon inside. They are
 # there to be matched by -m, and never handed to who asks for them by name.
 _INERT = frozenset(
-    {"skip", "skipif", "xfail", "usefixtures", "parametrize", "filterwarnings", "timeout", "asyncio", "anyio", "flaky"}
+    {"skip", "skipif", "xfail", "usefixtures", "parametrize", "filterwarnings", "timeout", "asyncio", "anyio"}
 )
 _MISSPELT = frozenset({"parameterize", "parametrise", "parameterise"})
 
@@ -120,9 +120,19 @@ def _mark(config: pytest.Config, data: dict[str, Any]) -> pytest.Mark | None:
         return None
     config.addinivalue_line("markers", f"{name}: registered inside")
     decorator = getattr(pytest.mark, name)
+    if name == "flaky":
+        return _flaky(decorator, data["args"], data["kwargs"])
     if name in _INERT:
         return decorator.mark  # type: ignore[no-any-return]  # MarkGenerator's attributes are Any
     return decorator.with_args(*data["args"], **data["kwargs"]).mark  # type: ignore[no-any-return]  # the same
+
+
+def _flaky(decorator: pytest.MarkDecorator, args: list[Any], kwargs: dict[str, Any]) -> pytest.Mark:
+    """The host re-runs tests, so it needs to know how often; a condition would be evaluated here, and is dropped."""
+    numbers = {name: kwargs[name] for name in ("reruns", "reruns_delay") if type(kwargs.get(name)) in {int, float}}
+    if args and type(args[0]) is int:
+        numbers["reruns"] = args[0]
+    return decorator.with_args(**numbers).mark
 
 
 def build(parent: pytest.Collector, data: dict[str, Any], nodeid: str) -> Any:

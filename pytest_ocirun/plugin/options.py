@@ -26,7 +26,7 @@ REFUSED = "refused"
 # from the default given third. SPECIAL has code of its own in guest_arguments.
 TABLE: dict[str, tuple[Any, ...]] = {
     "assertmode": (VALUE, "--assert", "rewrite"),
-    "basetemp": (VALUE, "--basetemp", None),
+    "basetemp": (SPECIAL,),
     "cacheclear": (HOST,),
     "cacheshow": (HOST,),
     "capture": (SPECIAL,),
@@ -169,6 +169,8 @@ def guest_arguments(config: pytest.Config, *, noconftest: bool, extra: Iterable[
         arguments += ["-c", str(config.inipath)]
     arguments += ["--continue-on-collection-errors", "--color=no", f"--verbosity={option.verbose}"]
     arguments.append(f"--capture={option.capture}")
+    if option.basetemp and not hasattr(config, "workerinput"):  # xdist gives its workers one of this host
+        arguments.append(f"--basetemp={option.basetemp}")
     if noconftest:
         arguments.append("--noconftest")
     for dest, (form, *details) in TABLE.items():

@@ -101,6 +101,7 @@ class Inside:
             order={
                 "argv": argv,
                 "paths": self._paths,
+                "markers": config.getini("markers"),
                 "inis": [f"ocirun_{name}" for name, *_ in SETTINGS],
                 "limit": min(chosen.output, _TEXT_CAP),
             },

@@ -70,6 +70,7 @@ class Host:
             file=path and str(path),
             paths=[],
             inis=["ocirun_image"],
+            markers=["ocirun"],
             limit=10_000,
         )
 
