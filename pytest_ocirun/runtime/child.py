@@ -2,7 +2,7 @@
 
 Messages on the reply socket, in any order until the last::
 
-    spawner -> client   {"event": "spawned", "pid": N} + pidfd
+    spawner -> client   {"event": "spawned", "pid": N, "start_time": N} + pidfd
     child   -> client   {"event": "console"} + pty master       terminal: true
     child   -> client   {"event": "ready"}                      a container waits for its start
     zygote  -> client   {"event": "removed"}                    what a container's init owned is gone
@@ -43,6 +43,7 @@ class Child:
         self._reply = reply
         self._local = local
         self.pid = 0
+        self.start_time = 0
         self.pidfd = -1
         self.console: int | None = None
         self._ready = False
@@ -215,7 +216,7 @@ class Child:
     def _take(self, message: dict[str, Any], received: list[int]) -> None:
         event = message["event"]
         if event == "spawned":
-            self.pid, self.pidfd = message["pid"], received[0]
+            self.pid, self.start_time, self.pidfd = message["pid"], message["start_time"], received[0]
         elif event == "console":
             self.console = received[0]
         elif event == "ready":

@@ -10,7 +10,7 @@ import os
 
 from pytest_ocirun.errors import OcirunError
 from pytest_ocirun.runtime import remains
-from pytest_ocirun.runtime.record import Record
+from pytest_ocirun.runtime.record import Filter, Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ class Creation:
             self.child.wait_ready()
             if self.started is not None:
                 self.child.wait_started(self.started)
-            record = Record.of_child(self.directory.id, self.config, self.child.pid, self.cgroup, self.program)
+            init = (self.child.pid, self.child.start_time)
+            record = Record(self.directory.id, self.config, init, self.cgroup, Filter.of(self.program))
             self._runtime.created(record, self.directory, self._bundle)
         except BaseException as error:
             self.undo(error)

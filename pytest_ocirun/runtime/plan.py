@@ -289,6 +289,7 @@ def _root(config: Config, mounts: MountPlan, *, in_user_namespace: bool) -> list
         steps.append(["bind_console", "/dev/console"])
     steps += [["read_only", path] for path in linux.readonly_paths]
     steps += [["mask", path] for path in linux.masked_paths]
+    steps.append(["make_place", config.process.cwd])
     if config.root.readonly:
         steps.append(["root_read_only"])
     return [*steps, ["pivot"]]

@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 import time
 
-from pytest_ocirun.errors import OcirunError
-from pytest_ocirun.linux import fds, proc
+from pytest_ocirun.linux import fds
 from pytest_ocirun.oci import codec
 from pytest_ocirun.oci.runtime import Config
 from pytest_ocirun.runtime.cgroups import Cgroup
@@ -66,18 +65,6 @@ class Record:
         self.init = init
         self.cgroup = cgroup
         self.filter = filter
-
-    @classmethod
-    def of_child(cls, container_id: str, config: Config, pid: int, cgroup: Cgroup, program: Program | None) -> Self:
-        """The record of a container whose init has just been made.
-
-        Raises:
-            OcirunError: the init was killed meanwhile.
-        """
-        found = proc.stat(pid)
-        if found is None:
-            raise OcirunError(f"create container {container_id}: its init was killed")
-        return cls(container_id, config, (pid, found[1]), cgroup, Filter.of(program))
 
     @classmethod
     def load(cls, directory: Directory, document: dict[str, Any]) -> Self:

@@ -161,6 +161,16 @@ def read_only(context: Context, path: str) -> None:
     os.close(fd)
 
 
+@operation("make the working directory {0}, if there is none")
+def make_place(context: Context, path: str) -> None:
+    """Make the directory that the process starts in; a root that cannot be written to is left to ``chdir`` to judge."""
+    try:
+        os.close(make_directory(context.root, path))
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP):
+            raise
+
+
 @operation("make the root file system read-only")
 def root_read_only(context: Context) -> None:
     """Make the root mount itself read-only, not what is mounted in it."""

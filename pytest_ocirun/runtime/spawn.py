@@ -23,7 +23,7 @@ import json
 import os
 import signal
 
-from pytest_ocirun.linux import fds, mount, sched
+from pytest_ocirun.linux import fds, mount, proc, sched
 from pytest_ocirun.runtime import prepare, process, rootfs  # noqa: F401 - they register the operations
 from pytest_ocirun.runtime.idmap import write_maps
 from pytest_ocirun.runtime.steps import Context, StepFailed, describe, replay
@@ -63,7 +63,7 @@ def spawn(plan: Plan, slots: dict[str, int]) -> tuple[int, int] | None:
         for fd in {*context.fds.values(), *context.mounts.values()} - {slots["reply"]}:
             os.close(fd)
     try:
-        _let_go(plan, pid, go)
+        start_time = _let_go(plan, pid, go)
     except OSError as error:
         send_error(slots["reply"], None, error)
         sched.pidfd_send_signal(pidfd, sched.SIGKILL)
@@ -73,7 +73,7 @@ def spawn(plan: Plan, slots: dict[str, int]) -> tuple[int, int] | None:
     finally:
         os.close(go)
     reply = fds.socket_of(slots["reply"])
-    fds.send(reply, json.dumps({"event": "spawned", "pid": pid}).encode(), [pidfd])
+    fds.send(reply, json.dumps({"event": "spawned", "pid": pid, "start_time": start_time}).encode(), [pidfd])
     reply.detach()
     return pid, pidfd
 
@@ -158,8 +158,11 @@ def _join_and_clone(plan: Plan, context: Context, wait: int, answer: int) -> Non
         os._exit(0)
 
 
-def _let_go(plan: Plan, pid: int, go: int) -> None:
-    """Do to the new process what only its parent can do, then let it run."""
+def _let_go(plan: Plan, pid: int, go: int) -> int:
+    """Do to the new process what only its parent can do, then let it run; its start time.
+
+    The time is read while the process waits: once it runs it may end, and be reaped, at any moment.
+    """
     if plan["idmaps"]:
         write_maps(pid, plan["idmaps"])
     if plan["oom_score"] is not None:
@@ -167,19 +170,27 @@ def _let_go(plan: Plan, pid: int, go: int) -> None:
     for path in plan["cgroups"]["procs"]:
         _write(path, str(pid))
     _verify_place(pid, plan["cgroups"])
+    found = proc.stat(pid)
     os.write(go, b"g")
+    return found[1] if found else 0
 
 
 def _verify_place(pid: int, cgroups: dict[str, Any]) -> None:
     """Fail closed: a process that the kernel counts in another cgroup has no limits (CVE-2025-47291)."""
-    wanted = [os.path.dirname(path) for path in cgroups["procs"]] + ([cgroups["v2"]] if cgroups["v2"] else [])
+    wanted = {os.path.dirname(path) for path in cgroups["procs"]} | ({cgroups["v2"]} if cgroups["v2"] else set())
     if not wanted:
         return
     with open(f"/proc/{pid}/cgroup", "rb") as file:
         found = [line.rstrip(b"\n").split(b":", 2)[2].decode("utf-8", "surrogateescape") for line in file]
-    for directory in wanted:
-        if not any(path != "/" and directory.endswith(path) for path in found):
-            raise OSError(errno.EPERM, "the kernel counts the new process in another cgroup", directory)
+    # There is one line per hierarchy, so each wanted directory must account for a line of its own.
+    places = [path for path in found if path != "/" and any(directory.endswith(path) for directory in wanted)]
+    lost = [directory for directory in wanted if not any(directory.endswith(path) for path in places)]
+    if lost or len(places) < len(wanted):
+        state = proc.stat(pid)
+        if state is None or state[0] in "ZX":
+            raise ProcessLookupError(errno.ESRCH, "the container ended meanwhile")
+        where = min(lost or wanted)
+        raise OSError(errno.EPERM, "the kernel counts the new process in another cgroup", where)
 
 
 def _child(plan: Plan, context: Context, wait: int) -> None:

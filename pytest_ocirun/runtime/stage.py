@@ -23,13 +23,17 @@ WORK = "@work"
 
 _NS_GET_PARENT = 0xB702
 _PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-_BOOT = "import sys; sys.path.append({parent!r}); from {module} import main; main()"
+_BOOT = "import sys; sys.path += {places!r}; from {module} import main; main()"
+_PACKAGES = ("site-packages", "dist-packages")
 
 
 def command(module: str, *args: str) -> list[str]:
     """The argv that runs ``module.main()`` in a bare interpreter: no site, no environment, no user's directories."""
     executable = os.path.realpath(sys.executable)
-    boot = _BOOT.format(parent=_PACKAGE_PARENT, module=module)
+    # After the standard library, never before it: nothing there can stand in for a module of Python's own.
+    installed = [path for path in sys.path if path.startswith("/") and path.rstrip("/").endswith(_PACKAGES)]
+    places = list(dict.fromkeys([_PACKAGE_PARENT, *installed]))
+    boot = _BOOT.format(places=places, module=module)
     return [executable, "-I", "-S", "-X", "utf8", "-c", boot, *args]
 
 

@@ -25,6 +25,7 @@ RUNNING = "running"
 STOPPED = "stopped"
 
 START_SOCKET = "start.sock"
+_TRIES = 100
 _STATE = "state.json"
 _ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+.-")
 _ID_LENGTH = 1024
@@ -134,14 +135,23 @@ def make(root: str, container_id: str) -> Directory:
     """
     check_id(container_id)
     ensure_root(root)
-    try:
-        os.mkdir(f"{root}/{container_id}", 0o700)
-    except FileExistsError:
-        raise ContainerExists(
-            f"create container {container_id}: container with given ID already exists",
-            hint=f"Choose another id, or delete that one: ocirun delete {container_id}",
-        ) from None
-    return _open_locked(root, container_id)
+    for _try in range(_TRIES):
+        try:
+            os.mkdir(f"{root}/{container_id}", 0o700)
+            directory = _open_locked(root, container_id)
+        except FileExistsError:
+            break
+        except FileNotFoundError:
+            continue  # somebody deleted it before we had the lock
+        # Or deleted it and made it anew: whoever first locks an empty directory owns it.
+        if not os.listdir(directory.fd):
+            return directory
+        directory.close()
+        break
+    raise ContainerExists(
+        f"create container {container_id}: container with given ID already exists",
+        hint=f"Choose another id, or delete that one: ocirun delete {container_id}",
+    )
 
 
 def open_existing(root: str, container_id: str) -> Directory:
