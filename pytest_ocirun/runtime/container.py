@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from pytest_ocirun.errors import WrongStatus
+from pytest_ocirun.errors import KernelRefused, WrongStatus
 from pytest_ocirun.linux import fds, proc
 from pytest_ocirun.runtime import init, remains, state
 from pytest_ocirun.runtime.creation import Creation
@@ -180,15 +180,20 @@ class Runtime:
         around = self._surroundings(container_id, own or record.cgroup, stdio)
         slots = {} if process.terminal else stdio.slots()
         filters: list[int] = []
+        child: Child | None = None
         try:
             filters = _add_filter(record.filter, around, slots)
             plan = exec_plan(process, record.config, record.init, around)
             self._print(plan)
             child = self._joiner.spawn(plan, slots)
             child.wait_spawned()
-        except BaseException:
+        except BaseException as error:
+            if child is not None:
+                child.close()
             if own is not None:
                 own.remove()
+            if isinstance(error, KernelRefused) and not proc.is_alive(*record.init):
+                raise WrongStatus(f"exec in container {container_id}: it ended meanwhile") from error
             raise
         finally:
             for fd in filters:
