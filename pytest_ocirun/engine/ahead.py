@@ -6,6 +6,7 @@ begun ahead is as fresh as one begun late. A zygote of its own builds them, besi
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 from pytest_ocirun.errors import OcirunError
@@ -50,25 +51,28 @@ class Ahead:
     def __init__(self, begin: Callable[[Request], Begun], drop: Callable[[Begun], None]) -> None:
         self._begin = begin
         self._drop = drop
+        self._lock = threading.Lock()
         self._waiting: list[tuple[Request, Begun]] = []
         self._last: list[Request] = []
 
     def take(self, request: Request) -> Begun | None:
         """A container begun ahead for a request like this one, if there is one."""
-        for index, (kind, begun) in enumerate(self._waiting):
-            if kind == request:
-                del self._waiting[index]
-                return begun
+        with self._lock:
+            for index, (kind, begun) in enumerate(self._waiting):
+                if kind == request:
+                    del self._waiting[index]
+                    return begun
         return None
 
     def launched(self, request: Request) -> None:
         """Told after each launch; begins the next one if the same was launched before."""
         if request.args or request.fds:
             return
-        if request in self._last:
-            self._fill(request)
-        else:
-            self._last = [*self._last[-_KINDS + 1 :], request]
+        with self._lock:
+            if request in self._last:
+                self._fill(request)
+            else:
+                self._last = [*self._last[-_KINDS + 1 :], request]
 
     def _fill(self, request: Request) -> None:
         try:

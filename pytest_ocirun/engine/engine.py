@@ -70,6 +70,8 @@ class Engine:
         self._joiner.start()
         self._ahead = Ahead(self._begin, self._drop)
         self._leaving: list[tuple[Child, int | None]] = []
+        self._failures: list[OcirunError] = []
+        self._closed = False
         self._ranges = Ranges(root)
         self._lock = threading.Lock()
         self._seccomp = default_filter()
@@ -140,7 +142,14 @@ class Engine:
         return lines
 
     def close(self) -> None:
-        """Delete every container, end the zygote, let go of images and ids. A second time does nothing."""
+        """Delete every container, end the zygotes, let go of images and ids. A second time does nothing.
+
+        Raises:
+            OcirunError: something could not be removed; the rest has been.
+        """
+        if self._closed:
+            return
+        self._closed = True
         for container in list(self._containers.values()):
             container.delete()
         self._ahead.close()
@@ -152,7 +161,8 @@ class Engine:
             image.release()
         self._images.clear()
         self._ranges.close()
-        self.close = lambda: None  # type: ignore[method-assign] # the second time
+        if self._failures:
+            raise self._failures[0]
 
     def _begin(self, request: Request) -> Begun:
         container_id = f"pytest-{os.getpid()}-{next(self._numbers)}"
@@ -216,14 +226,20 @@ class Engine:
         self._leaving.append((init, claimed))
 
     def _part(self, *, wait: bool) -> None:
-        """Let go of the deleted containers that are removed, or with ``wait`` of all; their ids are free then."""
+        """Let go of the deleted containers that are removed, or with ``wait`` of all; their ids are free then.
+
+        What could not be removed is told by ``close``: it is no fault of the launch in which it shows.
+        """
         leaving, self._leaving = self._leaving, []
         for init, claimed in leaving:
-            if wait:
-                init.wait_removed()
-            elif not init.removed():
-                self._leaving.append((init, claimed))
-                continue
+            try:
+                if wait:
+                    init.wait_removed()
+                elif not init.removed():
+                    self._leaving.append((init, claimed))
+                    continue
+            except OcirunError as error:
+                self._failures.append(error)
             init.close()
             self._give_back(claimed)
 
