@@ -32,7 +32,10 @@ def too_broad(directory: str) -> bool:
 
     The home is the one of the password database: $HOME may well be set to a workspace.
     """
-    home = pwd.getpwuid(os.getuid()).pw_dir
+    try:
+        home = pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:  # a uid without an account, as containers have them
+        home = "/"
     return directory in _TOO_BROAD or directory == home or within(home, directory)
 
 

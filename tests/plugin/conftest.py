@@ -51,6 +51,11 @@ class Outcome(NamedTuple):
             place = found + len(part)
 
 
+def weaker() -> tuple[str, ...]:
+    """What a user who may not set limits accepts."""
+    return () if lack("cgroup") is None else ("--ocirun-require", "isolation")
+
+
 Runner = Callable[..., Outcome]
 
 
@@ -75,10 +80,9 @@ def plain(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Runner:
 @pytest.fixture
 def inside(plain: Runner) -> Runner:
     """The same, with the tests inside containers of `host`."""
-    weaker = () if lack("cgroup") is None else ("--ocirun-require", "isolation")
 
     def run(*arguments: str | Path) -> Outcome:
-        return plain(*arguments, "--ocirun-image", "host", *weaker)
+        return plain("--ocirun-image", "host", *weaker(), *arguments)
 
     return run
 

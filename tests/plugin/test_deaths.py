@@ -47,7 +47,7 @@ def test_death_has_a_name(pytester: pytest.Pytester, inside: Runner, body: str, 
     assert outcome.status == 1
 
 
-@requires("cgroup")
+@requires("root", "cgroup")
 def test_out_of_memory(pytester: pytest.Pytester, inside: Runner) -> None:
     """The kernel's own counter tells it from any other SIGKILL."""
     pytester.makepyfile(_around("def test_it():\n    block = b'x' * (400 << 20)"))
@@ -58,7 +58,7 @@ def test_out_of_memory(pytester: pytest.Pytester, inside: Runner) -> None:
     outcome.has("the guest died while running this test: out of memory (limit 200m)")
 
 
-@requires("cgroup")
+@requires("root", "cgroup")
 def test_out_of_processes(pytester: pytest.Pytester, inside: Runner) -> None:
     """A fork bomb gets an ordinary error, and the report says which limit it met."""
     body = "def test_it():\n    for _ in range(100):\n        if os.fork() == 0: time.sleep(600)"

@@ -5,7 +5,7 @@ import pytest
 from tests.plugin.conftest import Runner
 from tests.requires import lack, requires
 
-pytestmark = requires("cgroup")
+pytestmark = requires("root", "cgroup")
 
 
 @pytest.fixture(autouse=True)

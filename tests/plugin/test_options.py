@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.plugin.conftest import LOADED, Runner
+from tests.plugin.conftest import LOADED, Runner, weaker
 
 _WHERE = "import os\ndef test_where(): assert os.path.exists('/.ocirun')"
 
@@ -68,9 +68,9 @@ def test_ini_image_leaves_tests_on_the_host(pytester: pytest.Pytester, plain: Ru
     pytester.makeini("[pytest]\nocirun_image = host\n")
 
     plain().has("ocirun: tests run on this host", "1 failed")
-    assert plain("--ocirun-run=inside").status == 0
+    assert plain("--ocirun-run=inside", *weaker()).status == 0
     pytester.makeini("[pytest]\nocirun_image = host\nocirun_run = inside\nocirun_memory = 300m\n")
-    plain().has("containers of host, one per file; memory 300m", "1 passed")
+    plain(*weaker()).has("containers of host, one per file; memory 300m", "1 passed")
     plain("--ocirun-run=host").has("1 failed")
 
 
@@ -164,7 +164,7 @@ def test_hooks_are_called(
 def test_end_of_the_host_ends_the_guests(pytester: pytest.Pytester, plain: Runner, number: int) -> None:
     """Ctrl-C ends cleanly; SIGKILL leaves no process either."""
     pytester.makepyfile("import subprocess\ndef test_it(): subprocess.run(['sleep', '98764.25'])")
-    command = [sys.executable, "-P", "-m", "pytest", *LOADED, "--ocirun-image", "host"]
+    command = [sys.executable, "-P", "-m", "pytest", *LOADED, "--ocirun-image", "host", *weaker()]
     with subprocess.Popen(command, cwd=pytester.path, stdout=subprocess.PIPE, text=True) as running:
         _wait(lambda: _sleepers() == 1)
         running.send_signal(number)
