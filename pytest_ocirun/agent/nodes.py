@@ -5,6 +5,7 @@ Marks are data too: only those arguments travel that ``-m`` can match and the ho
 
 from __future__ import annotations
 
+import inspect
 import os
 
 import _pytest.mark
@@ -99,6 +100,7 @@ class _Listing:
             "nodeid": str(node.nodeid),
             "markers": [_mark(mark) for mark in node.own_markers],
             "keywords": _keywords(node),
+            "doc": _doc(node),
         }
         entry.update(extra)
         self._indices[id(node)] = len(self._nodes)
@@ -134,6 +136,13 @@ def _mark(mark: Any) -> dict[str, Any]:
     args = [value for value in mark.args if _simple(value)]
     kwargs = {str(name): value for name, value in mark.kwargs.items() if _simple(value)}
     return {"name": str(mark.name), "args": args, "kwargs": kwargs}
+
+
+def _doc(node: Any) -> str | None:
+    """What --collect-only -v shows below a node, of an object that is loaded; the property ``obj`` would import."""
+    loaded = vars(node).get("_obj")
+    found = None if loaded is None else inspect.getdoc(loaded)
+    return None if found is None else found[:_MAX_TEXT]
 
 
 def _simple(value: Any) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import keyword
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -34,6 +35,7 @@ class GuestNode(_Node):
     """What every one of our nodes has in common."""
 
     guest_class: str = ""
+    obj: object
 
     def __repr__(self) -> str:
         return f"<{self.guest_class} {self.name}>"
@@ -45,6 +47,8 @@ class GuestNode(_Node):
     def adopt(self, data: dict[str, Any]) -> None:
         """Take over the guest's marks and keywords."""
         self.guest_class = data["class"]
+        if data["doc"] and self.config.option.collectonly:
+            self.obj = SimpleNamespace(__doc__=data["doc"])
         self.extra_keyword_matches.update(data["keywords"])
         for mark in data["markers"]:
             made = _mark(self.config, mark)

@@ -217,6 +217,7 @@ _NODE: dict[str, Check] = {
     "nodeid": NAME,
     "markers": listing(_MARK, 10_000),
     "keywords": listing(NAME),
+    "doc": optional(NAME),
 }
 _COLLECTED = record(outcome=_OUTCOME, longrepr=_longrepr, sections=_SECTIONS)
 _ITEM_NODE = record(**_NODE, location=_LOCATION, selected=boolean)

@@ -61,6 +61,7 @@ def suite(pytester: pytest.Pytester) -> Path:
         "folder pkg -p no:cacheprovider --ignore=folder",
         "--collect-only -q --continue-on-collection-errors",
         "--collect-only test_outcomes.py pkg folder",
+        "--collect-only -v doctests.py test_outcomes.py --doctest-modules",
         "--collect-only test_outcomes.py -q -k passes",
     ],
 )

@@ -47,6 +47,7 @@ _FILE = {
     "nodeid": "t.py",
     "markers": [{"name": "slow", "args": [1], "kwargs": {"a": None}}],
     "keywords": [],
+    "doc": None,
     "report": {"outcome": "passed", "longrepr": None, "sections": []},
 }
 _ITEM = {
@@ -58,6 +59,7 @@ _ITEM = {
     "nodeid": "t.py::test_it",
     "markers": [],
     "keywords": [],
+    "doc": None,
     "location": ["t.py", 0, "test_it"],
     "selected": True,
 }
