@@ -231,6 +231,8 @@ class Runtime:
             record = self._records.get(container_id)
             if record is not None:
                 record.cgroup.remove()
+            elif "cgroups" not in document:  # its maker died before it could say which
+                self._cgroups().create(None, container_id, None, allow_none=True).remove()
             remains.remove({"cgroups": None if record else document.get("cgroups"), "state": directory.path})
         self.forget(container_id)
 
@@ -252,9 +254,9 @@ class Runtime:
         """Whether a container was to end with its maker, and the maker is dead."""
         with state.open_existing(self.root, container_id) as directory:
             document = directory.read()
-        maker = document.get("maker")
-        stays = document.get("stays", False)
-        return maker is not None and not stays and not proc.is_alive(*maker)
+        if "maker" not in document:
+            return True  # nobody held the lock, so its maker died before it wrote anything; a living one begins again
+        return not document.get("stays", False) and not proc.is_alive(*document["maker"])
 
     def record(self, container_id: str) -> Record:
         """What is known of a container.
