@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pytest_ocirun.engine.exchange import Exchange
 from pytest_ocirun.engine.result import Counters, ExecResult, Exit
-from pytest_ocirun.errors import CommandFailed, ConfigError, ContainerNotFound
+from pytest_ocirun.errors import CommandFailed, ConfigError, ContainerNotFound, ProtocolError
 from pytest_ocirun.oci.process import Process, User
 from pytest_ocirun.runtime.kin import kill_kin
 from pytest_ocirun.runtime.stdio import Stdio
@@ -159,7 +159,10 @@ class Container:
         self.counters()
         self._deleted = True
         self._child.kill()
-        self._runtime.remove(self.id)
+        try:
+            self._runtime.remove(self.id)
+        except ProtocolError:
+            pass  # the zygote was killed; the engine sees it on the init's socket and removes the rest itself
         self._released(self, self._child)
 
     def __enter__(self) -> Self:

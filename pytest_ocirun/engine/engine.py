@@ -16,7 +16,7 @@ from pytest_ocirun.engine import cleanup, interpreter, profile
 from pytest_ocirun.engine.ahead import Ahead, Begun
 from pytest_ocirun.engine.container import Container
 from pytest_ocirun.engine.idrange import FIRST, SIZE, Ranges
-from pytest_ocirun.errors import ConfigError, OcirunError
+from pytest_ocirun.errors import ConfigError, ContainerNotFound, OcirunError, ProtocolError
 from pytest_ocirun.oci.runtime import IDMapping
 from pytest_ocirun.runtime import state
 from pytest_ocirun.runtime.cgroups import detect
@@ -69,7 +69,7 @@ class Engine:
         self._joiner = ZygoteClient(root)
         self._joiner.start()
         self._ahead = Ahead(self._begin, self._drop)
-        self._leaving: list[tuple[Child, int | None]] = []
+        self._leaving: list[tuple[str, Child, int | None]] = []
         self._failures: list[OcirunError] = []
         self._closed = False
         self._ranges = Ranges(root)
@@ -223,7 +223,7 @@ class Engine:
 
     def _released(self, container: Container, init: Child, claimed: int | None) -> None:
         self._containers.pop(container.id, None)
-        self._leaving.append((init, claimed))
+        self._leaving.append((container.id, init, claimed))
 
     def _part(self, *, wait: bool) -> None:
         """Let go of the deleted containers that are removed, or with ``wait`` of all; their ids are free then.
@@ -231,17 +231,28 @@ class Engine:
         What could not be removed is told by ``close``: it is no fault of the launch in which it shows.
         """
         leaving, self._leaving = self._leaving, []
-        for init, claimed in leaving:
+        for container_id, init, claimed in leaving:
             try:
                 if wait:
                     init.wait_removed()
                 elif not init.removed():
-                    self._leaving.append((init, claimed))
+                    self._leaving.append((container_id, init, claimed))
                     continue
+            except ProtocolError:
+                self._remove(container_id)
             except OcirunError as error:
                 self._failures.append(error)
             init.close()
             self._give_back(claimed)
+
+    def _remove(self, container_id: str) -> None:
+        """Remove what a zygote cannot any more: it was killed, and its containers with it."""
+        try:
+            self._runtime.delete(container_id, force=True)
+        except ContainerNotFound:
+            pass
+        except OcirunError as error:
+            self._failures.append(error)
 
     def _mapping(self, image: Image) -> tuple[IDMapping, int | None]:
         if not self._privileged:

@@ -236,6 +236,12 @@ class Child:
     def _raise_dead(self) -> None:
         if self._error is not None:
             raise self._error
+        if self._status is None and not self._local:  # a zygote tells every end; only its own is silent
+            who = f"process {self.pid}" if self.pid else "the process"
+            raise ProtocolError(
+                f"wait for {who}: the zygote that made it has ended, and all that it made with it",
+                hint="Was it killed, perhaps for lack of memory?",
+            )
         raise ProtocolError(
             "the process was killed while it was being set up",
             hint="Was its memory or pids limit too small to start anything?",

@@ -91,7 +91,10 @@ class ZygoteClient:
 
     def forget(self, container_id: str) -> None:
         """The container has been deleted; the zygote need not."""
-        self._send({"op": "forget", "id": container_id}, [])
+        try:
+            self._send({"op": "forget", "id": container_id}, [])
+        except ProtocolError:
+            pass  # a zygote that has ended remembers nothing
 
     def close(self) -> None:
         """End the zygote, which ends and removes everything that it made."""
