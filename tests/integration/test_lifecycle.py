@@ -273,12 +273,14 @@ def test_killing_the_init_ends_its_execs(bare: Bare, busybox_rootfs: Path) -> No
     bare.runtime.start(name)
     ends: list[Exit] = []
     threads = [
-        threading.Thread(target=lambda: ends.append(bare.exec(name, "sh", "-c", "setsid sleep 60 & sleep 60; true").end))
+        threading.Thread(
+            target=lambda: ends.append(bare.exec(name, "sh", "-c", "setsid sleep 60 & sleep 60; true").end)
+        )
         for _index in range(4)
     ]
     for thread in threads:
         thread.start()
-    until(lambda: len(processes_of(bare, name)) > 4)
+    until(lambda: len(processes_of(bare, name)) >= 1 + 4 * 3)
     child.kill()
     for thread in threads:
         thread.join(10)
