@@ -151,8 +151,8 @@ class Container:
     def delete(self) -> None:
         """Kill it if it runs, and have all that belongs to it removed. A second time does nothing.
 
-        When this returns nothing of it is running any more or will run again; the zygote removes its cgroup and its
-        directory meanwhile, and ``Engine.close`` waits for that.
+        When this returns nothing of it runs any more; the zygote removes its cgroup and its directory meanwhile, and
+        ``Engine.close`` waits for that.
         """
         if self._deleted:
             return
@@ -163,6 +163,7 @@ class Container:
             self._runtime.remove(self.id)
         except ProtocolError:
             pass  # the zygote was killed; the engine sees it on the init's socket and removes the rest itself
+        self._child.wait_ended()
         self._released(self, self._child)
 
     def __enter__(self) -> Self:

@@ -135,6 +135,11 @@ class Child:
             raise ProtocolError(f"wait for process {self.pid}: no status")
         return status
 
+    def wait_ended(self) -> None:
+        """Wait until it runs no more, by its pidfd: also when its spawner is gone and nobody tells."""
+        if self.pidfd >= 0:
+            select.select([self.pidfd], [], [])
+
     def kill(self) -> None:
         """SIGKILL, if it still runs."""
         if self.pidfd >= 0:
