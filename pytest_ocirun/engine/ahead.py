@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from pytest_ocirun.engine.request import Request
     from pytest_ocirun.oci.runtime import Config
+    from pytest_ocirun.runtime.child import Child
     from pytest_ocirun.runtime.creation import Creation
 
 _KINDS = 2
@@ -32,28 +33,54 @@ class Begun:
         claimed: the range of host ids claimed for it, if one was.
     """
 
-    __slots__ = ("claimed", "config", "creation")
+    __slots__ = ("_child", "claimed", "config", "creation")
 
     def __init__(self, creation: Creation, config: Config, claimed: int | None) -> None:
         self.creation = creation
         self.config = config
         self.claimed = claimed
+        self._child: Child | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it runs and is remembered."""
+        return self._child is not None
+
+    def finish(self) -> Child:
+        """Its init, as ``Creation.finish`` gives it; a second time the same."""
+        if self._child is None:
+            self._child = self.creation.finish()
+        return self._child
+
+    def finish_if_ready(self) -> bool:
+        """Finish it if that takes no waiting; whether there was anything to do."""
+        if self._child is not None or not self.creation.is_ready():
+            return False
+        self.finish()
+        return True
 
 
 class Ahead:
     """The containers begun ahead, a few for each of a few kinds of request.
 
+    The work is done in small pieces by ``work``, which the engine calls while it waits for a process anyway.
+
     Args:
         begin: begins a container.
         drop: undoes one that was begun.
+        failed: told of one that did not come to life and has undone itself.
     """
 
-    def __init__(self, begin: Callable[[Request], Begun], drop: Callable[[Begun], None]) -> None:
+    def __init__(
+        self, begin: Callable[[Request], Begun], drop: Callable[[Begun], None], failed: Callable[[Begun], None]
+    ) -> None:
         self._begin = begin
         self._drop = drop
+        self._failed = failed
         self._lock = threading.Lock()
         self._waiting: list[tuple[Request, Begun]] = []
         self._last: list[Request] = []
+        self._wanted: Request | None = None
 
     def take(self, request: Request) -> Begun | None:
         """A container begun ahead for a request like this one, if there is one."""
@@ -65,25 +92,48 @@ class Ahead:
         return None
 
     def launched(self, request: Request) -> None:
-        """Told after each launch; begins the next one if the same was launched before."""
+        """Told of each launch; what was launched before is wanted ahead from now on."""
         if request.args or request.fds:
             return
         with self._lock:
             if request in self._last:
-                self._fill(request)
+                self._wanted = request
+                if not self._count():
+                    self._begin_one()
             else:
                 self._last = [*self._last[-_KINDS + 1 :], request]
 
-    def _fill(self, request: Request) -> None:
-        try:
-            while sum(kind == request for kind, _begun in self._waiting) < _DEPTH:
-                self._waiting.append((request, self._begin(request)))
-        except (OcirunError, OSError):
-            return  # the launch that needs it will meet the same and say so
-        while len(self._waiting) > _KINDS * _DEPTH:
-            self._drop(self._waiting.pop(0)[1])
+    def work(self) -> None:
+        """Finish one that is ready, and begin one that is wanted: two milliseconds at the most."""
+        if self._wanted is None:
+            return
+        with self._lock:
+            for index, (_kind, begun) in enumerate(self._waiting):
+                try:
+                    if begun.finish_if_ready():
+                        break
+                except OcirunError:  # it undid itself; the launch that needs one will meet the same and say so
+                    del self._waiting[index]
+                    self._failed(begun)
+                    break
+            if self._count() < _DEPTH:
+                self._begin_one()
 
     def close(self) -> None:
         """Undo what nobody took."""
+        self._wanted = None
         while self._waiting:
             self._drop(self._waiting.pop()[1])
+
+    def _count(self) -> int:
+        return sum(kind == self._wanted for kind, _begun in self._waiting)
+
+    def _begin_one(self) -> None:
+        if self._wanted is None:
+            return
+        try:
+            self._waiting.append((self._wanted, self._begin(self._wanted)))
+        except (OcirunError, OSError):
+            return  # the launch that needs it will meet the same and say so
+        if len(self._waiting) > _KINDS * _DEPTH:
+            self._drop(self._waiting.pop(0)[1])

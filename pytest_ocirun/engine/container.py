@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
-import select
 import time
 from typing import TYPE_CHECKING
 
 from pytest_ocirun.engine.exchange import Exchange
 from pytest_ocirun.engine.result import Counters, ExecResult, Exit
 from pytest_ocirun.errors import CommandFailed, ConfigError, ContainerNotFound, ProtocolError
+from pytest_ocirun.linux import fds
 from pytest_ocirun.oci.process import Process, User
 from pytest_ocirun.runtime.kin import kill_kin
 from pytest_ocirun.runtime.stdio import Stdio
@@ -40,6 +40,7 @@ class Container:
         config: its config.
         child: its init.
         released: takes the init over when the container is deleted.
+        idle: called once in each exec, while the process gets going.
     """
 
     def __init__(
@@ -48,13 +49,16 @@ class Container:
         container_id: str,
         config: Config,
         child: Child,
+        *,
         released: Callable[[Container, Child], None],
+        idle: Callable[[], None],
     ) -> None:
         self.id = container_id
         self._runtime = runtime
         self._config = config
         self._child = child
         self._released = released
+        self._idle = idle
         self._cgroup: Cgroup = runtime.record(container_id).cgroup
         self._execs = itertools.count(1)
         self._deleted = False
@@ -80,9 +84,12 @@ class Container:
         Raises:
             TimeoutError: it still ran after ``timeout`` seconds.
         """
-        if not select.select([self._child], [], [], timeout)[0]:
-            raise TimeoutError(f"container {self.id} still runs after {timeout} s")
-        return Exit.from_status(self._child.wait())
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while (end := self.poll()) is None:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not fds.readable(self.fileno(), left):
+                raise TimeoutError(f"container {self.id} still runs after {timeout} s")
+        return end
 
     def exec(
         self,
@@ -250,6 +257,7 @@ class Container:
                 os.close(fd)
         outputs = (ours[-2], ours[-1])
         try:
+            self._idle()
             stdin = None if data is None else (ours[0], data)
             exchange = Exchange(child, stdin, outputs, cap=_OUTPUT_CAP, kill=lambda: self._kill_tree(child, tree))
             status, timed_out = exchange.run(deadline)

@@ -68,7 +68,7 @@ class Engine:
         self._builder.start()
         self._joiner = ZygoteClient(root)
         self._joiner.start()
-        self._ahead = Ahead(self._begin, self._drop)
+        self._ahead = Ahead(self._begin, self._drop, lambda begun: self._give_back(begun.claimed))
         self._leaving: list[tuple[str, Child, int | None]] = []
         self._failures: list[OcirunError] = []
         self._closed = False
@@ -196,7 +196,7 @@ class Engine:
     def _finish(self, begun: Begun, *, ahead: bool = True) -> Container | None:
         """The container that was begun; None if one begun ahead did not come to life, since a late one may."""
         try:
-            child = begun.creation.finish()
+            child = begun.finish()
         except BaseException as error:
             self._give_back(begun.claimed)
             if ahead and isinstance(error, OcirunError):
@@ -208,14 +208,19 @@ class Engine:
             container_id,
             begun.config,
             child,
-            lambda done, init: self._released(done, init, begun.claimed),
+            released=lambda done, init: self._released(done, init, begun.claimed),
+            idle=self._ahead.work,
         )
         self._containers[container_id] = container
         return container
 
     def _drop(self, begun: Begun) -> None:
-        begun.creation.undo()
-        self._give_back(begun.claimed)
+        if begun.is_finished:
+            self._runtime.remove(begun.creation.directory.id)
+            self._leaving.append((begun.creation.directory.id, begun.finish(), begun.claimed))
+        else:
+            begun.creation.undo()
+            self._give_back(begun.claimed)
 
     def _give_back(self, claimed: int | None) -> None:
         if claimed is not None:

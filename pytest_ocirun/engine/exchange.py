@@ -78,7 +78,8 @@ class Exchange:
             while True:
                 left = None if deadline is None or timed_out else max(0.0, deadline - time.monotonic())
                 events = self._selector.select(left)
-                if not events and left is not None and time.monotonic() >= (deadline or 0):
+                ended = any(key.data == "end" for key, _mask in events)
+                if left is not None and not ended and time.monotonic() >= (deadline or 0):
                     timed_out = True
                     self._kill()
                 for key, _mask in events:
@@ -89,6 +90,7 @@ class Exchange:
                     return status, timed_out
         finally:
             self._selector.close()
+            self._end_input()
 
     def output(self, fd: int) -> bytes:
         """What has come from ``fd``."""
@@ -127,6 +129,10 @@ class Exchange:
             self._input = memoryview(b"")
         if not self._input:
             self._selector.unregister(self._stdin)
+            self._end_input()
+
+    def _end_input(self) -> None:
+        if self._stdin >= 0:
             os.close(self._stdin)
             self._stdin = -1
 

@@ -67,6 +67,10 @@ class Creation:
         self._close()
         return self.child
 
+    def is_ready(self) -> bool:
+        """Whether ``finish`` has nothing to wait for."""
+        return self.child is not None and self.child.is_ready()
+
     def undo(self, error: BaseException | None = None) -> None:
         """End and remove all that there is; what cannot be removed becomes a note of ``error``."""
         try:
