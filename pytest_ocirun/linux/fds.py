@@ -8,6 +8,7 @@ from __future__ import annotations
 import _socket
 import ctypes
 import os
+import select
 import struct
 
 from pytest_ocirun.linux import _libc
@@ -71,6 +72,13 @@ def receive(sock: Socket) -> tuple[bytes, list[int]]:
         if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
             fds.extend(struct.unpack(f"{len(rights) // 4}i", rights[: len(rights) // 4 * 4]))
     return data, fds
+
+
+def readable(fd: int, timeout: float | None = 0) -> bool:
+    """Whether ``fd`` can be read or has ended, within ``timeout`` seconds, None for ever. Any fd: select(2) stops at 1023."""
+    waiter = select.poll()
+    waiter.register(fd, select.POLLIN)
+    return bool(waiter.poll(None if timeout is None else timeout * 1000))
 
 
 def memfd(name: str, content: bytes) -> int:
