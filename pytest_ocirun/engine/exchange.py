@@ -141,6 +141,3 @@ class Exchange:
             if fd in self._selector.get_map():
                 while self._read(fd):
                     pass
-        if self._stdin >= 0:
-            os.close(self._stdin)
-            self._stdin = -1

@@ -148,7 +148,7 @@ def exec_plan(process: Process, config: Config, init: tuple[int, int], around: S
     if process.terminal:
         size = process.console_size
         enter.append(["open_console", size.height if size else 0, size.width if size else 0, process.user.uid])
-    enter += _privileges(process, around)
+    enter += _privileges(process, around, make_cwd=False)
     enter += _execution(process, around)
     return {
         "prepare": [*_filter(around), ["open_init", "init", *init]],
@@ -295,7 +295,7 @@ def _root(config: Config, mounts: MountPlan, *, in_user_namespace: bool) -> list
     return [*steps, ["pivot"]]
 
 
-def _privileges(process: Process, around: Surroundings) -> list[Step]:
+def _privileges(process: Process, around: Surroundings, *, make_cwd: bool = True) -> list[Step]:
     steps: list[Step] = [["rlimit", each.type, each.soft, each.hard] for each in process.rlimits]
     user = process.user
     steps.append(["umask", 0o022 if user.umask is None else user.umask])
@@ -310,7 +310,7 @@ def _privileges(process: Process, around: Surroundings) -> list[Step]:
             else ([], [], [], [], [])
         )
     )
-    steps.append(["chdir", process.cwd, True])
+    steps.append(["chdir", process.cwd, make_cwd])
     steps.append(["bounding", bounding])
     steps.append(["user", user.uid, user.gid, user.additional_gids])
     steps.append(["chdir_again", process.cwd])
