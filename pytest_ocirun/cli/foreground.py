@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 
 from pytest_ocirun.cli.report import Interrupted
-from pytest_ocirun.linux import sched
+from pytest_ocirun.linux import sched, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,7 +81,7 @@ def _poll(wanted: dict[int, int]) -> dict[int, int]:
 
 def _pass_on(caught: Caught, child: Child, terminal: Terminal | None) -> None:
     for number in caught.take():
-        if number == signal.SIGWINCH and terminal is not None:
+        if number == signals.SIGWINCH and terminal is not None:
             terminal.pass_size(child)
         else:
             sched.pidfd_send_signal(child.pidfd, number)

@@ -6,23 +6,21 @@ Responsible for: both. Must not know: who the process is.
 from __future__ import annotations
 
 import os
-import signal
 
 from pytest_ocirun.cli.options import Usage, decimal
+from pytest_ocirun.linux import signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self
 
-ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+ENDING = (signals.SIGHUP, signals.SIGINT, signals.SIGQUIT, signals.SIGTERM)
 _MOST = 64
-_OURS = {
-    *(signal.SIGKILL, signal.SIGSTOP),  # cannot be caught
-    *(signal.SIGCHLD, signal.SIGPIPE, signal.SIGURG),  # are about ourselves
-    *(signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS),  # the same
-    *(signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU),  # stop us as the user's shell expects
-}
+_CANNOT = ("SIGKILL", "SIGSTOP")
+_ABOUT_US = ("SIGCHLD", "SIGPIPE", "SIGURG", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS")
+_STOPPING = ("SIGTSTP", "SIGTTIN", "SIGTTOU")  # stop us, as the user's shell expects
+_OURS = {signals.NUMBERS[name] for name in (*_CANNOT, *_ABOUT_US, *_STOPPING)}
 
 
 def number_of(text: str) -> int:
@@ -39,10 +37,10 @@ def number_of(text: str) -> int:
     name = text.upper().removeprefix("SIG")
     for base, sign, direction in (("RTMIN", "+", 1), ("RTMAX", "-", -1)):
         if name.startswith(f"{base}{sign}"):
-            real_time = signal.SIGRTMAX - signal.SIGRTMIN
-            return int(signal.Signals[f"SIG{base}"]) + direction * decimal(name[6:], real_time, f"signal {text}")
+            real_time = signals.NUMBERS["SIGRTMAX"] - signals.NUMBERS["SIGRTMIN"]
+            return signals.NUMBERS[f"SIG{base}"] + direction * decimal(name[6:], real_time, f"signal {text}")
     try:
-        return int(signal.Signals[f"SIG{name}"])
+        return signals.NUMBERS[f"SIG{name}"]
     except KeyError:
         raise Usage(f'unknown signal "{text}"', hint="Give a number, or a name such as TERM or RTMIN+3.") from None
 
@@ -56,18 +54,18 @@ class Caught:
     def __enter__(self) -> Self:
         self._read, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._before: dict[int, Any] = {}
-        self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        for number in signal.valid_signals() - _OURS:
-            if signal.getsignal(number) not in (signal.SIG_IGN, None):
-                self._before[number] = signal.signal(number, _note)
+        self._wakeup = signals.set_wakeup_fd(self._write)
+        for number in signals.valid() - _OURS:
+            if signals.handler_of(number) not in (signals.SIG_IGN, None):
+                self._before[number] = signals.handle(number, _note)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(self._wakeup)
+            signals.handle(number, handler)
+        signals.set_wakeup_fd(self._wakeup)
         os.close(self._read)
         os.close(self._write)
 

@@ -7,7 +7,6 @@ half done. Must not know: verbs.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 
 from pytest_ocirun.cli.app import SEPARATOR, error_code, find_command, flush
@@ -15,6 +14,7 @@ from pytest_ocirun.cli.options import parse_verb
 from pytest_ocirun.cli.report import Interrupted, Journal
 from pytest_ocirun.cli.settings import Settings
 from pytest_ocirun.cli.signals import ENDING
+from pytest_ocirun.linux import signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ def main() -> NoReturn:
     journal = Journal(settings)
     try:
         for number in ENDING:
-            if signal.getsignal(number) != signal.SIG_IGN:
-                signal.signal(number, _interrupt)
+            if signals.handler_of(number) != signals.SIG_IGN:
+                signals.handle(number, _interrupt)
         command = find_command(words[0])
         code = command.run(parse_verb(command.VERB, words[1:]), settings, journal)
         code = code or flush(journal)
@@ -42,5 +42,5 @@ def main() -> NoReturn:
 def _interrupt(number: int, _frame: object) -> NoReturn:
     """Unwind; a second signal must not interrupt the clean-up of the first."""
     for each in ENDING:
-        signal.signal(each, signal.SIG_IGN)
+        signals.handle(each, signals.SIG_IGN)
     raise Interrupted(number)

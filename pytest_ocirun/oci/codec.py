@@ -271,21 +271,23 @@ def parse(text: bytes) -> object:
     Raises:
         ConfigError: the text is no JSON; the message says where it goes wrong.
     """
-    import json
+    from pytest_ocirun.oci import json_text
 
     if len(text) > SIZE_CAP:
         raise ConfigError(f"{len(text)} bytes are more than the {SIZE_CAP} that any honest document needs")
     try:
-        return json.loads(text.decode(), parse_constant=_refuse_constant)
+        return json_text.loads(text, _refuse_constant)
     except UnicodeDecodeError as error:
         raise ConfigError(f"not UTF-8 at byte {error.start}: {error.reason}") from error
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"not JSON at line {error.lineno}, column {error.colno}: {error.msg}") from error
     except RecursionError as error:
         raise ConfigError("arrays or objects are nested too deeply") from error
     except ConfigError:
         raise
     except ValueError as error:
+        import json
+
+        if isinstance(error, json.JSONDecodeError):
+            raise ConfigError(f"not JSON at line {error.lineno}, column {error.colno}: {error.msg}") from error
         raise ConfigError(f"a number is too long: {error}") from error
 
 

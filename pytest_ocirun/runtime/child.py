@@ -12,12 +12,11 @@ Messages on the reply socket, in any order until the last::
 
 from __future__ import annotations
 
-import json
 import os
-import select
 
 from pytest_ocirun.errors import KernelRefused, ProtocolError
 from pytest_ocirun.linux import fds, sched
+from pytest_ocirun.oci import json_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,6 +64,13 @@ class Child:
         if self._error is not None:
             self._raise_dead()
 
+    def is_ready(self) -> bool:
+        """Whether ``wait_ready`` would not wait, be it for good news or bad."""
+        while not (self._ready and self.pid) and fds.readable(self._reply.fileno()):
+            if not self._receive():
+                return True
+        return self._ready and bool(self.pid)
+
     def wait_spawned(self) -> None:
         """Wait until the process exists.
 
@@ -83,7 +89,7 @@ class Child:
             KernelRefused: the step.
         """
         os.read(pipe, 1)
-        while self._error is None and select.select([self._reply.fileno()], [], [], 0)[0] and self._receive():
+        while self._error is None and fds.readable(self._reply.fileno()) and self._receive():
             pass
         if self._error is not None:
             self._raise_dead()
@@ -118,7 +124,7 @@ class Child:
         Raises:
             KernelRefused: a step failed after the process had been made, so the program never ran.
         """
-        while self._status is None and select.select([self.fileno()], [], [], 0)[0]:
+        while self._status is None and fds.readable(self.fileno()):
             self._advance()
         return self._end()
 
@@ -138,7 +144,7 @@ class Child:
     def wait_ended(self) -> None:
         """Wait until it runs no more, by its pidfd: also when its spawner is gone and nobody tells."""
         if self.pidfd >= 0:
-            select.select([self.pidfd], [], [])
+            fds.readable(self.pidfd, None)
 
     def kill(self) -> None:
         """SIGKILL, if it still runs."""
@@ -151,7 +157,7 @@ class Child:
         Raises:
             KernelRefused: it could not.
         """
-        while not self._removed and select.select([self._reply.fileno()], [], [], 0)[0]:
+        while not self._removed and fds.readable(self._reply.fileno()):
             self._receive_removal()
         return self._removed
 
@@ -168,7 +174,7 @@ class Child:
         data, _none = fds.receive(self._reply)
         if not data:
             self._raise_dead()
-        message = json.loads(data)
+        message = json_text.loads(data)
         if message["event"] == "error":
             raise refused(message)
         self._take(message, [])
@@ -194,7 +200,7 @@ class Child:
 
     def _advance(self) -> None:
         if self._local:
-            while not self._ended and select.select([self._reply.fileno()], [], [], 0)[0] and self._receive():
+            while not self._ended and fds.readable(self._reply.fileno()) and self._receive():
                 pass
             self._status = os.waitpid(self.pid, 0)[1]
             while not self._ended and self._receive():
@@ -215,7 +221,7 @@ class Child:
         if not data:
             self._ended = True
             return False
-        self._take(json.loads(data), received)
+        self._take(json_text.loads(data), received)
         return True
 
     def _take(self, message: dict[str, Any], received: list[int]) -> None:

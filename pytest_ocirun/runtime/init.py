@@ -8,12 +8,11 @@ running. A second starter finds nobody who listens, or an end without ``starting
 from __future__ import annotations
 
 import _socket
-import json
 import os
-import select
 
 from pytest_ocirun.errors import KernelRefused, WrongStatus
 from pytest_ocirun.linux import fds, proc, sched
+from pytest_ocirun.oci import json_text
 from pytest_ocirun.runtime import state
 from pytest_ocirun.runtime.child import refused
 
@@ -48,7 +47,7 @@ def start(directory: Directory) -> KernelRefused | None:
         connection.connect(f"/proc/self/fd/{directory.fd}/{state.START_SOCKET}")
         if fds.receive(connection)[0] == b"starting":
             data, _none = fds.receive(connection)
-            return refused(json.loads(data)) if data else None
+            return refused(json_text.loads(data)) if data else None
     except (ConnectionRefusedError, ConnectionResetError):
         pass
     finally:
@@ -74,7 +73,7 @@ def end(init: tuple[int, int]) -> None:
         return
     try:
         sched.pidfd_send_signal(pidfd, sched.SIGKILL)
-        select.select([pidfd], [], [])
+        fds.readable(pidfd, None)
     finally:
         os.close(pidfd)
 

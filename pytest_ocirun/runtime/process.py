@@ -8,13 +8,12 @@ comes last with no_new_privs, and before the capabilities go without it.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import resource
-import signal
 import stat
 
-from pytest_ocirun.linux import caps, fds, netdev, prctl, sched, tty, uts
+from pytest_ocirun.linux import caps, fds, netdev, prctl, sched, signals, tty, uts
+from pytest_ocirun.oci import json_text
 from pytest_ocirun.runtime.idmap import setgroups_allowed
 from pytest_ocirun.runtime.inside import open_inside
 from pytest_ocirun.runtime.steps import Context, operation
@@ -107,7 +106,7 @@ def open_console(context: Context, rows: int, columns: int, uid: int) -> None:
         tty.set_size(slave, rows, columns)
     os.fchown(slave, uid, -1)
     reply = fds.socket_of(context.fds["reply"])
-    fds.send(reply, json.dumps({"event": "console"}).encode(), [master])
+    fds.send(reply, json_text.dumps({"event": "console"}).encode(), [master])
     reply.detach()
     os.close(master)
     context.console = slave
@@ -202,23 +201,17 @@ def chdir(context: Context, path: str, make: bool) -> None:  # noqa: FBT001
     try:
         _enter_directory(path, make=make)
     except PermissionError:
-        if make:
-            return  # perhaps only the process's own user may: chdir_again tries as that user
-        raise
+        return  # perhaps only the process's own user may: chdir_again tries as that user
+    _verify_inside(path)
     context.cwd_entered = True
-    try:
-        inside = os.getcwd().startswith("/")
-    except FileNotFoundError:
-        inside = False
-    if not inside:
-        raise OSError(errno.EACCES, "the working directory lies outside the root file system", path)
 
 
 @operation("go to the working directory {0}, if only its user may")
 def chdir_again(context: Context, path: str) -> None:
     """Enter the working directory as the process's user, where root could not (a directory on FUSE or NFS)."""
     if not context.cwd_entered:
-        chdir(context, path, False)
+        os.chdir(path)
+        _verify_inside(path)
 
 
 @operation("find {0} in the PATH {1}")
@@ -280,7 +273,7 @@ def arrange_fds(context: Context, targets: dict[str, str]) -> None:
 @operation("execute {0}")
 def execute(context: Context, args: list[str], env: list[str]) -> None:
     """Replace this process by the program that ``find_executable`` found."""
-    default_signals()
+    signals.reset()
     environment = dict(item.split("=", 1) for item in env)
     os.execve(context.executable, args, environment)
 
@@ -288,17 +281,18 @@ def execute(context: Context, args: list[str], env: list[str]) -> None:
 @operation("execute the holder")
 def execute_holder(context: Context) -> None:
     """Replace this process by the idle program that keeps a container alive; SIGCHLD ignored reaps orphans."""
-    default_signals()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    signals.reset()
+    signals.handle(signals.SIGCHLD, signals.SIG_IGN)
     os.execve(context.fds["holder"], ["ocirun-holder"], {})
 
 
-def default_signals() -> None:
-    """Undo what Python and the caller left: ignored signals and blocked masks pass through execve."""
-    for number in signal.valid_signals():
-        if number not in (signal.SIGKILL, signal.SIGSTOP) and signal.getsignal(number) != signal.SIG_DFL:
-            signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+def _verify_inside(path: str) -> None:
+    try:
+        inside = os.getcwd().startswith("/")
+    except FileNotFoundError:
+        inside = False
+    if not inside:
+        raise OSError(errno.EACCES, "the working directory lies outside the root file system", path)
 
 
 def _enter_directory(path: str, *, make: bool) -> None:

@@ -19,11 +19,10 @@ The conversation with the client, on the plan's own reply socket, is drawn in do
 from __future__ import annotations
 
 import errno
-import json
 import os
-import signal
 
-from pytest_ocirun.linux import fds, mount, proc, sched
+from pytest_ocirun.linux import fds, mount, proc, sched, signals
+from pytest_ocirun.oci import json_text
 from pytest_ocirun.runtime import prepare, process, rootfs  # noqa: F401 - they register the operations
 from pytest_ocirun.runtime.idmap import write_maps
 from pytest_ocirun.runtime.steps import Context, StepFailed, describe, replay
@@ -73,7 +72,7 @@ def spawn(plan: Plan, slots: dict[str, int]) -> tuple[int, int] | None:
     finally:
         os.close(go)
     reply = fds.socket_of(slots["reply"])
-    fds.send(reply, json.dumps({"event": "spawned", "pid": pid, "start_time": start_time}).encode(), [pidfd])
+    fds.send(reply, json_text.dumps({"event": "spawned", "pid": pid, "start_time": start_time}).encode(), [pidfd])
     reply.detach()
     return pid, pidfd
 
@@ -138,7 +137,7 @@ def _clone_joined(plan: Plan, context: Context, wait: int, cgroup: int | None) -
         os.close(answer_read)
         if answer_write >= 0:
             os.close(answer_write)
-    pid, number, text = json.loads(answer or '[0, 32, "the process that joins the namespaces was killed"]')
+    pid, number, text = json_text.loads(answer or '[0, 32, "the process that joins the namespaces was killed"]')
     if not pid:
         raise OSError(number, text)
     return pid, sched.pidfd_open(pid)
@@ -151,9 +150,10 @@ def _join_and_clone(plan: Plan, context: Context, wait: int, answer: int) -> Non
         pid, _pidfd = sched.clone3(plan["clone"] | sched.CLONE_PARENT, exit_signal=0)
         if pid == 0:
             _child(plan, context, wait)
-        os.write(answer, json.dumps([pid, 0, ""]).encode())
+        os.write(answer, json_text.dumps([pid, 0, ""]).encode())
     except OSError as error:
-        os.write(answer, json.dumps([0, error.errno, f"join the container's namespaces: {error.strerror}"]).encode())
+        text = f"join the container's namespaces: {error.strerror}"
+        os.write(answer, json_text.dumps([0, error.errno, text]).encode())
     finally:
         os._exit(0)
 
@@ -196,7 +196,7 @@ def _verify_place(pid: int, cgroups: dict[str, Any]) -> None:
 def _child(plan: Plan, context: Context, wait: int) -> None:
     """Wait for the spawner's word, replay the enter steps; never return."""
     try:
-        signal.set_wakeup_fd(-1)  # the spawner's; its number will come to mean another file
+        signals.set_wakeup_fd(-1)  # the spawner's; its number will come to mean another file
         fds.close_all_but({wait, *context.fds.values(), *context.mounts.values()})
         if os.read(wait, 1) != b"g":
             os._exit(FAILED)
@@ -216,7 +216,7 @@ def send_error(fd: int, step: list[Any] | None, error: OSError) -> None:
     message = failure(describe(step) if step else None, error) | {"operation": step[0] if step else None}
     sock = fds.socket_of(fd)
     try:
-        fds.send(sock, json.dumps(message).encode())
+        fds.send(sock, json_text.dumps(message).encode())
     except OSError:
         pass
     finally:

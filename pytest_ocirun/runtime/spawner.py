@@ -6,11 +6,11 @@ them.
 
 from __future__ import annotations
 
-import json
 import os
 
 from pytest_ocirun.errors import OcirunError, ProtocolError, Unsupported
 from pytest_ocirun.linux import fds
+from pytest_ocirun.oci import json_text
 from pytest_ocirun.runtime import stage
 from pytest_ocirun.runtime.child import Child
 
@@ -72,7 +72,7 @@ class ZygoteClient:
             owns: what is to be removed if this client dies: ``id``, ``cgroups``, ``state``.
         """
         ours, theirs = fds.seqpacket_pair()
-        plan_fd = fds.memfd("plan", json.dumps(plan).encode())
+        plan_fd = fds.memfd("plan", json_text.dumps(plan).encode())
         try:
             names = ["plan", "reply", *slots]
             request = {"op": "spawn", "slots": names, "owns": owns}
@@ -113,7 +113,7 @@ class ZygoteClient:
             if self._control is None:
                 raise ProtocolError("talk to the zygote: it was closed")
             try:
-                fds.send(self._control, json.dumps(request).encode(), passed)
+                fds.send(self._control, json_text.dumps(request).encode(), passed)
             except BrokenPipeError:
                 raise ProtocolError("talk to the zygote: it has ended", hint=f"Set {_DEBUG}=1 to see why.") from None
 
@@ -122,7 +122,7 @@ class ZygoteClient:
         if self._process is None:
             self.start()
         data, _none = fds.receive(self._pending)
-        message = json.loads(data or b'{"event": "error", "text": "it ended without a word", "hint": null}')
+        message = json_text.loads(data or b'{"event": "error", "text": "it ended without a word", "hint": null}')
         if message["event"] != "started":
             raise OcirunError(f"start the zygote: {message['text']}", hint=message["hint"])
         self._control = self._pending

@@ -13,6 +13,7 @@ import os
 
 from pytest_ocirun.errors import ConfigError, ContainerExists, ContainerNotFound, OcirunError
 from pytest_ocirun.linux import proc
+from pytest_ocirun.oci import json_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,24 +90,20 @@ class Directory:
 
     def read(self) -> dict[str, Any]:
         """The stored document; without one the container is still being created."""
-        import json
-
         try:
             fd = os.open(_STATE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self.fd)
         except FileNotFoundError:
             return {"id": self.id, "pid": 0, "start_time": 0}
         with os.fdopen(fd, "rb") as file:
-            document: dict[str, Any] = json.loads(file.read())
+            document: dict[str, Any] = json_text.loads(file.read())
         return document
 
     def write(self, document: dict[str, Any]) -> None:
         """Replace the stored document as one act."""
-        import json
-
         temporary = f"{_STATE}.new"
         fd = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
         with os.fdopen(fd, "wb") as file:
-            file.write(json.dumps(document).encode())
+            file.write(json_text.dumps(document).encode())
         os.rename(temporary, _STATE, src_dir_fd=self.fd, dst_dir_fd=self.fd)
 
     def status(self, document: dict[str, Any]) -> str:

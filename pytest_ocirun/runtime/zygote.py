@@ -14,14 +14,13 @@ Requests, each one SOCK_SEQPACKET message with fds:
 from __future__ import annotations
 
 import gc
-import json
 import os
 import select
-import signal
 import sys
 
 from pytest_ocirun.errors import OcirunError
-from pytest_ocirun.linux import fds, prctl, sched
+from pytest_ocirun.linux import fds, prctl, sched, signals
+from pytest_ocirun.oci import json_text
 from pytest_ocirun.runtime import holder, remains, stage
 from pytest_ocirun.runtime.spawn import failure, spawn
 
@@ -82,7 +81,7 @@ class Zygote:
             return False
         if not data:
             return False
-        request = json.loads(data)
+        request = json_text.loads(data)
         if request["op"] == "spawn":
             self._spawn(request["owns"], dict(zip(request["slots"], received, strict=True)))
         elif request["id"] in self._inits:
@@ -95,7 +94,7 @@ class Zygote:
 
     def _spawn(self, owns: dict[str, Any] | None, slots: dict[str, int]) -> None:
         plan_fd = slots.pop("plan")
-        plan = json.loads(fds.read_all(plan_fd))
+        plan = json_text.loads(fds.read_all(plan_fd))
         os.close(plan_fd)
         reply = slots["reply"]
         if plan["holder"]:
@@ -162,7 +161,7 @@ class Zygote:
 def _tell(process: _Process, message: dict[str, Any]) -> None:
     sock = fds.socket_of(process.reply)
     try:
-        fds.send(sock, json.dumps(message).encode())
+        fds.send(sock, json_text.dumps(message).encode())
     except OSError:
         pass  # the client let go of this process
     finally:
@@ -178,8 +177,9 @@ def main() -> None:
             os.set_inheritable(control_fd, True)
             stage.enter(__name__, sys.argv[1], root, "staged")
         os.set_inheritable(control_fd, False)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
-            signal.signal(number, signal.SIG_IGN if number == signal.SIGPIPE else signal.SIG_DFL)
+        for number in (signals.SIGINT, signals.SIGTERM, signals.SIGHUP):
+            signals.handle(number, signals.SIG_DFL)
+        signals.handle(signals.SIGPIPE, signals.SIG_IGN)
         stage.take_place(root)
         prctl.set_name("ocirun-zygote")
         server = Zygote(control)
@@ -191,6 +191,6 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001 - whatever it is, the client shows it
         hint = getattr(error, "hint", None)
         message = {"event": "error", "text": getattr(error, "message", str(error)), "hint": hint}
-        fds.send(control, json.dumps(message).encode())
+        fds.send(control, json_text.dumps(message).encode())
         sys.exit(1)
     server.serve()

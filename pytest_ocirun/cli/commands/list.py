@@ -40,9 +40,9 @@ def run(given: Given, settings: Settings, _journal: Journal) -> int:
 
     found = survey.every(settings.root)
     if form == "json":
-        import json
+        from pytest_ocirun.oci.json_text import dumps
 
-        print(json.dumps(found, separators=(",", ":")))
+        print(dumps(found))
     else:
         print(table([[name.upper() for name in _COLUMNS], *(_row(each) for each in found)]), end="")
     return 0

@@ -26,13 +26,12 @@ VERB = Verb(
 
 def run(given: Given, _settings: Settings, _journal: Journal) -> int:
     """Write it; an existing one is left as it is."""
-    import json
-
     from pytest_ocirun.oci.codec import encode
+    from pytest_ocirun.oci.json_text import indented
     from pytest_ocirun.runtime import defaults
 
     path = os.path.join(given.text("bundle", "."), "config.json")
-    text = json.dumps(encode(defaults.spec(rootless=given.on("rootless"))), indent="\t")
+    text = indented(encode(defaults.spec(rootless=given.on("rootless"))), "\t")
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         with os.fdopen(fd, "w", encoding="utf-8") as file:

@@ -15,9 +15,8 @@ VERB = Verb("state", "CONTAINER-ID", "print the state of a container")
 
 def run(given: Given, settings: Settings, _journal: Journal) -> int:
     """Print the state."""
-    import json
-
+    from pytest_ocirun.oci.json_text import indented
     from pytest_ocirun.runtime import survey
 
-    print(json.dumps(survey.one(settings.root, given.arguments[0]), indent=2))
+    print(indented(survey.one(settings.root, given.arguments[0]), "  "))
     return 0
