@@ -75,7 +75,10 @@ def receive(sock: Socket) -> tuple[bytes, list[int]]:
 
 
 def readable(fd: int, timeout: float | None = 0) -> bool:
-    """Whether ``fd`` can be read or has ended, within ``timeout`` seconds, None for ever. Any fd: select(2) stops at 1023."""
+    """Whether ``fd`` can be read or has ended, within ``timeout`` seconds, or None for ever.
+
+    By poll(2): select(2) stops at fd 1023.
+    """
     waiter = select.poll()
     waiter.register(fd, select.POLLIN)
     return bool(waiter.poll(None if timeout is None else timeout * 1000))
