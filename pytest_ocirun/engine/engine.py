@@ -1,7 +1,7 @@
 """The engine: images and requests in, running containers out. One per client process.
 
-It owns two zygotes (one builds containers, one runs what joins them), the claims on host ids and every container made
-through it; ``close`` leaves nothing of them. Knows no pytest.
+It owns two zygotes (one builds containers, one runs what joins them; without root one does both), the claims on host
+ids and every container made through it; ``close`` leaves nothing of them. Knows no pytest.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pytest_ocirun.engine.container import Container
 from pytest_ocirun.engine.idrange import FIRST, SIZE, Ranges
 from pytest_ocirun.errors import ConfigError, ContainerNotFound, OcirunError, ProtocolError
 from pytest_ocirun.oci.runtime import IDMapping
-from pytest_ocirun.runtime import state
+from pytest_ocirun.runtime import stage, state
 from pytest_ocirun.runtime.cgroups import detect
 from pytest_ocirun.runtime.container import Runtime
 from pytest_ocirun.runtime.seccomp_default import default_filter
@@ -66,8 +66,10 @@ class Engine:
         self._refusals = {key: why for key, why in self._manager.availability().items() if why is not None}
         self._builder = ZygoteClient(root)
         self._builder.start()
-        self._joiner = ZygoteClient(root)
-        self._joiner.start()
+        self._joiner = self._builder
+        if stage.is_privileged():  # without root, only the user namespace that a container was made in can join it
+            self._joiner = ZygoteClient(root)
+            self._joiner.start()
         self._ahead = Ahead(self._begin, self._drop, lambda begun: self._give_back(begun.claimed))
         self._leaving: list[tuple[str, Child, int | None]] = []
         self._failures: list[OcirunError] = []
