@@ -251,9 +251,12 @@ class Runtime:
         return {"ociVersion": document.get("ociVersion", ""), "id": container_id, "pid": pid, "status": status, **shown}
 
     def is_orphan(self, container_id: str) -> bool:
-        """Whether a container was to end with its maker, and the maker is dead."""
-        with state.open_existing(self.root, container_id) as directory:
-            document = directory.read()
+        """Whether a container was to end with its maker, and the maker is dead. Does not wait for its lock."""
+        try:
+            with state.open_existing(self.root, container_id, wait=False) as directory:
+                document = directory.read()
+        except BlockingIOError:
+            return False  # somebody alive is at work on it, perhaps for long: a container begun ahead stays locked
         if "maker" not in document:
             return True  # nobody held the lock, so its maker died before it wrote anything; a living one begins again
         return not document.get("stays", False) and not proc.is_alive(*document["maker"])

@@ -151,16 +151,22 @@ def make(root: str, container_id: str) -> Directory:
     )
 
 
-def open_existing(root: str, container_id: str) -> Directory:
+def open_existing(root: str, container_id: str, *, wait: bool = True) -> Directory:
     """Open and lock the directory of an existing container.
+
+    Args:
+        root: the state root.
+        container_id: its id.
+        wait: for the lock, however long somebody else has it.
 
     Raises:
         ConfigError: a bad id.
         ContainerNotFound: there is none.
+        BlockingIOError: somebody else has the lock, and ``wait`` is false.
     """
     check_id(container_id)
     try:
-        return _open_locked(root, container_id)
+        return _open_locked(root, container_id, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
         raise not_found(root, container_id) from None
 
@@ -212,10 +218,10 @@ def ensure_root(root: str) -> None:
         )
 
 
-def _open_locked(root: str, container_id: str) -> Directory:
+def _open_locked(root: str, container_id: str, operation: int = fcntl.LOCK_EX) -> Directory:
     fd = _open(root, container_id)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        fcntl.flock(fd, operation)
         # While we waited, the one before us may have deleted it, and somebody else made it anew.
         if not os.fstat(fd).st_nlink:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), container_id)  # noqa: TRY301
