@@ -52,6 +52,8 @@ class Engine:
             cannot set are accepted, and ``describe`` says so.
     """
 
+    _numbers = itertools.count(1)  # one for all engines of a process, since its pid is in the ids
+
     def __init__(self, *, store: Path | None, root: str, require: str) -> None:
         state.ensure_root(root)
         self._root = root
@@ -60,7 +62,6 @@ class Engine:
         self._images: dict[str, Image] = {}
         self._store_made: Store | None = None
         self._containers: dict[str, Container] = {}
-        self._numbers = itertools.count(1)
         self._privileged = os.geteuid() == 0
         self._manager = detect.manager()
         self._refusals = {key: why for key, why in self._manager.availability().items() if why is not None}
@@ -120,6 +121,8 @@ class Engine:
             Unsupported: a limit or namespace cannot be had here.
             ConfigError, KernelRefused: it cannot be made as asked; nothing is left behind.
         """
+        if self._closed:
+            raise OcirunError("launch a container: the engine was closed")
         request = replace(request, limits=self._attainable(request.limits))
         self._part(wait=False)
         begun = self._ahead.take(request)

@@ -43,6 +43,7 @@ class ZygoteClient:
         self._lock = threading.Lock()
         self._control: fds.Socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._closed = False
 
     def start(self) -> None:
         """Start the zygote without waiting for it: it gets ready while the client goes on."""
@@ -99,6 +100,7 @@ class ZygoteClient:
     def close(self) -> None:
         """End the zygote, which ends and removes everything that it made."""
         with self._lock:
+            self._closed = True
             control, self._control = self._control or self.__dict__.pop("_pending", None), None
             if control is not None:
                 control.close()
@@ -108,10 +110,12 @@ class ZygoteClient:
 
     def _send(self, request: dict[str, Any], passed: list[int]) -> None:
         with self._lock:
+            if self._closed:
+                raise ProtocolError("talk to the zygote: it was closed")
             if self._control is None:
                 self._connect()
             if self._control is None:
-                raise ProtocolError("talk to the zygote: it was closed")
+                raise ProtocolError("talk to the zygote: it cannot be reached")
             try:
                 fds.send(self._control, json_text.dumps(request).encode(), passed)
             except BrokenPipeError:
