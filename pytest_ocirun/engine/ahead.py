@@ -93,7 +93,8 @@ class Ahead:
 
     def launched(self, request: Request) -> None:
         """Told of each launch; what was launched before is wanted ahead from now on."""
-        if request.args or request.fds:
+        # What lies at a path may be replaced between two launches, and a mount made ahead would show the old.
+        if request.args or request.fds or request.binds or request.overlays:
             return
         with self._lock:
             if request in self._last:
