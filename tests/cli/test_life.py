@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -9,10 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from pytest_ocirun.oci.runtime import load_config
+from pytest_ocirun.runtime.container import Runtime
+from pytest_ocirun.runtime.spawner import ZygoteClient
+from pytest_ocirun.runtime.stdio import Stdio
 from tests.cli.conftest import Cli
 from tests.requires import requires
 
-pytestmark = requires("root")
+pytestmark = [requires("root"), pytest.mark.lane("v2")]
 
 
 def _created(cli: Cli, *argv: str) -> str:
@@ -233,6 +238,43 @@ def test_list_shows_what_runc_shows(cli: Cli) -> None:
     assert [line.split()[2] for line in table[1:]] == ["running", "stopped"]
     assert [state["status"] for state in states] == ["running", "stopped"]
     assert len({line.index(str(cli.bundle)) for line in table[1:]}) == 1
+
+
+def test_containers_of_a_zygote_are_listed(cli: Cli) -> None:
+    """What a fixture holds can be looked at and entered from outside, and goes with its maker."""
+    name = cli.new_id()
+    cli.write("unused")
+    config = load_config((cli.bundle / "config.json").read_bytes())
+    zygote = ZygoteClient(str(cli.root))
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        runtime = Runtime(zygote, str(cli.root))
+        child = runtime.create(name, str(cli.bundle), config, Stdio(null, null, null), holder=True)
+        runtime.start(name)
+        listed = [(state["id"], state["status"]) for state in json.loads(cli.ok("list", "--format", "json"))]
+        inside = cli.ok("exec", name, "hostname")
+        child.close()
+    finally:
+        zygote.close()
+        os.close(null)
+
+    assert listed == [(name, "running")]
+    assert inside == "ocirun\n"
+    assert cli.ok("list", "--quiet") == ""
+
+
+def test_list_steps_over_what_vanishes(cli: Cli) -> None:
+    """Containers come and go while it looks."""
+    ids = [cli.new_id() for _ in range(3)]
+    cli.write("true")
+    null = subprocess.DEVNULL
+    command = " ".join(f"{shlex.join(cli.command('run', name))};" for name in ids)
+    with subprocess.Popen(["sh", "-c", command], stdin=null, stdout=null, stderr=null, cwd=cli.bundle) as process:
+        while process.poll() is None:
+            states = json.loads(cli.ok("list", "--format=json"))
+            assert {state["status"] for state in states} <= {"creating", "created", "running", "stopped"}
+
+    assert process.returncode == 0
 
 
 def test_annotations_are_shown(cli: Cli) -> None:
