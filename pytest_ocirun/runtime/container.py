@@ -229,11 +229,14 @@ class Runtime:
             if status in (state.CREATED, state.RUNNING):
                 init.end((document["pid"], document["start_time"]))
             record = self._records.get(container_id)
+            namespaces = document.get("config", {}).get("linux", {}).get("namespaces", [])
+            shares_pids = not any(each["type"] == "pid" and not each.get("path") for each in namespaces)
             if record is not None:
-                record.cgroup.remove()
+                remains.remove_cgroup(record.cgroup, shares_pids=shares_pids)
             elif "cgroups" not in document:  # its maker died before it could say which
                 self._cgroups().create(None, container_id, None, allow_none=True).remove()
-            remains.remove({"cgroups": None if record else document.get("cgroups"), "state": directory.path})
+            cgroups = None if record else document.get("cgroups")
+            remains.remove({"cgroups": cgroups, "shares_pids": shares_pids, "state": directory.path})
         self.forget(container_id)
 
     def remove(self, container_id: str) -> None:
@@ -309,7 +312,9 @@ class Runtime:
             plan = container_plan(config, around)
             self._print(plan)
             paths = creation.cgroup.paths if creation.cgroup else None
-            owns = {"id": directory.id, "cgroups": paths, "state": directory.path}
+            pids = config.linux.namespace("pid")
+            shares_pids = pids is None or bool(pids.path)
+            owns = {"id": directory.id, "cgroups": paths, "shares_pids": shares_pids, "state": directory.path}
             creation.child = self._spawner.spawn(plan, slots, owns)
         finally:
             for fd in own:

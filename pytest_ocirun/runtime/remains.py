@@ -8,22 +8,42 @@ from __future__ import annotations
 
 import os
 
+from pytest_ocirun.errors import Unsupported
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from pytest_ocirun.runtime.cgroups import Cgroup
 
 
 def remove(owned: dict[str, Any]) -> None:
     """Remove the cgroups and then the state directory of a container whose processes have ended.
 
     Args:
-        owned: ``cgroups`` (paths as ``Cgroup.paths`` gives them, or null) and ``state`` (the directory).
+        owned: ``cgroups`` (paths as ``Cgroup.paths`` gives them, or null), ``shares_pids`` (whether it has no pid
+            namespace of its own) and ``state`` (the directory).
     """
     if owned["cgroups"]:
         from pytest_ocirun.runtime.cgroups import Cgroup
 
-        Cgroup.from_paths(owned["cgroups"]).remove()
+        remove_cgroup(Cgroup.from_paths(owned["cgroups"]), shares_pids=owned["shares_pids"])
     remove_tree(owned["state"])
+
+
+def remove_cgroup(cgroup: Cgroup, *, shares_pids: bool) -> None:
+    """Remove a cgroup whose init has ended.
+
+    Args:
+        cgroup: the cgroup.
+        shares_pids: the container had no pid namespace of its own, so the end of its init ended nobody else.
+    """
+    if shares_pids:
+        try:
+            cgroup.kill()
+        except Unsupported:
+            pass  # it was there before the container, and what else lives in it is not ours
+    cgroup.remove()
 
 
 def remove_tree(path: str) -> None:

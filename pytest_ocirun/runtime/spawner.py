@@ -70,7 +70,7 @@ class ZygoteClient:
         Args:
             plan: the plan.
             slots: the fds that it names, without ``reply``.
-            owns: what is to be removed if this client dies: ``id``, ``cgroups``, ``state``.
+            owns: what is to be removed if this client dies: ``id`` and what ``remains`` needs.
         """
         ours, theirs = fds.seqpacket_pair()
         plan_fd = fds.memfd("plan", json_text.dumps(plan).encode())

@@ -36,7 +36,7 @@ class _Process:
         pid: its pid; 0 once it has been reaped.
         pidfd: stands for it until then.
         reply: the socket on which its end is told.
-        owns: what a container's init owns (``id``, ``cgroups``, ``state``); None for a process that joined one.
+        owns: what a container's init owns (``id`` and what ``remains`` needs); None for a process that joined one.
     """
 
     __slots__ = ("leaving", "owns", "pid", "pidfd", "reply")
