@@ -89,7 +89,10 @@ def unpack(suite: Suite, folder: Path) -> Path:
     shutil.rmtree(tree, ignore_errors=True)
     if suite.digest:
         with tarfile.open(fetch(suite)) as archive:
-            archive.extractall(folder, filter="data")
+            if hasattr(tarfile, "data_filter"):
+                archive.extractall(folder, filter="data")
+            else:  # Debian 12's own Python; the digest has vouched for the content
+                archive.extractall(folder)
     else:
         shutil.copytree(_OWN / suite.name, tree, ignore=shutil.ignore_patterns("__pycache__"))
     witness = tree / "testing" / WITNESS.partition("::")[0]
