@@ -245,7 +245,8 @@ class Run:
         """The last item that may use this guest for now is torn down."""
         if self._guest is not None and not self.todo:
             guest, self._guest = self._guest, None
-            self._crew.dismiss(guest, politely=True)
+            interrupted = self._running is not None  # by Ctrl-C: the guest is busy with a test and would not hear us
+            self._crew.dismiss(guest, politely=not interrupted)
 
     # running
 
