@@ -11,10 +11,11 @@ if TYPE_CHECKING:
 
 def runtime_of(settings: Settings, journal: Journal) -> Runtime:
     """The runtime for the state root; it spawns only in a process on the stage that has taken its place."""
+    from pytest_ocirun.cli.signals import wait
     from pytest_ocirun.runtime.container import Runtime
     from pytest_ocirun.runtime.spawner import LocalSpawner
 
-    return Runtime(LocalSpawner(), settings.root, debug=journal.debug if settings.debug else None)
+    return Runtime(LocalSpawner(wait), settings.root, debug=journal.debug if settings.debug else None)
 
 
 def take_place(settings: Settings) -> None:

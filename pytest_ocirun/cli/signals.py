@@ -6,6 +6,7 @@ Responsible for: both. Must not know: who the process is.
 from __future__ import annotations
 
 import os
+import select
 
 from pytest_ocirun.cli.options import Usage, decimal
 from pytest_ocirun.linux import signals
@@ -45,6 +46,43 @@ def number_of(text: str) -> int:
         raise Usage(f'unknown signal "{text}"', hint="Give a number, or a name such as TERM or RTMIN+3.") from None
 
 
+class Deferred:
+    """Hold back what asks us to end, so that nothing is left half done; ``wait`` lets it through.
+
+    Use as a context manager.
+    """
+
+    def __enter__(self) -> Self:
+        self._mask = signals.block(ENDING)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        signals.set_mask(self._mask)
+
+
+def wait(fd: int) -> None:
+    """Wait until ``fd`` is readable; only while waiting may a signal come that is held back.
+
+    Raises:
+        Interrupted: one came (``cli.staged`` has it raised).
+    """
+    mask = signals.unblock(ENDING)
+    try:
+        poller = select.poll()
+        poller.register(fd, select.POLLIN)
+        poller.poll()
+    finally:
+        signals.set_mask(mask)
+
+
+def ignore_ending() -> None:
+    """Too late: what was asked for is done."""
+    for number in ENDING:
+        signals.handle(number, signals.SIG_IGN)
+
+
 class Caught:
     """Every signal that somebody may want to send to the process behind us, by a fd that can be polled.
 
@@ -58,11 +96,13 @@ class Caught:
         for number in signals.valid() - _OURS:
             if signals.handler_of(number) not in (signals.SIG_IGN, None):
                 self._before[number] = signals.handle(number, _note)
+        self._mask = signals.unblock(ENDING)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        signals.set_mask(self._mask)
         for number, handler in self._before.items():
             signals.handle(number, handler)
         signals.set_wakeup_fd(self._wakeup)

@@ -13,7 +13,7 @@ from pytest_ocirun.cli.app import SEPARATOR, error_code, find_command, flush
 from pytest_ocirun.cli.options import parse_verb
 from pytest_ocirun.cli.report import Interrupted, Journal
 from pytest_ocirun.cli.settings import Settings
-from pytest_ocirun.cli.signals import ENDING
+from pytest_ocirun.cli.signals import ENDING, ignore_ending
 from pytest_ocirun.linux import signals
 
 TYPE_CHECKING = False
@@ -41,6 +41,5 @@ def main() -> NoReturn:
 
 def _interrupt(number: int, _frame: object) -> NoReturn:
     """Unwind; a second signal must not interrupt the clean-up of the first."""
-    for each in ENDING:
-        signals.handle(each, signals.SIG_IGN)
+    ignore_ending()
     raise Interrupted(number)

@@ -36,7 +36,7 @@ _signal_of: Callable[[int, Handler], Handler] = _signal.signal
 _getsignal: Callable[[int], Handler] = _signal.getsignal
 _set_wakeup_fd: Callable[..., int] = _signal.set_wakeup_fd
 _valid: Callable[[], Iterable[int]] = _signal.valid_signals
-_sigmask: Callable[[int, Iterable[int]], object] = _signal.pthread_sigmask
+_sigmask: Callable[[int, Iterable[int]], Iterable[int]] = _signal.pthread_sigmask
 
 
 def valid() -> set[int]:
@@ -59,9 +59,24 @@ def set_wakeup_fd(fd: int) -> int:
     return _set_wakeup_fd(fd, warn_on_full_buffer=False) if fd >= 0 else _set_wakeup_fd(-1)
 
 
+def block(numbers: Iterable[int]) -> set[int]:
+    """Hold signals back until they are unblocked; what was blocked before."""
+    return set(_sigmask(_signal.SIG_BLOCK, numbers))
+
+
+def unblock(numbers: Iterable[int]) -> set[int]:
+    """Let signals come, at once those that were held back; what was blocked before."""
+    return set(_sigmask(_signal.SIG_UNBLOCK, numbers))
+
+
+def set_mask(numbers: Iterable[int]) -> None:
+    """Block just these signals."""
+    _sigmask(_signal.SIG_SETMASK, numbers)
+
+
 def reset() -> None:
     """Give every signal its default action and block none: ignored ones and the mask pass through execve."""
     for number in valid() - {SIGKILL, SIGSTOP}:
         if handler_of(number) != SIG_DFL:
             handle(number, SIG_DFL)
-    _sigmask(_signal.SIG_SETMASK, ())
+    set_mask(())

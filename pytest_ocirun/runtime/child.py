@@ -20,6 +20,7 @@ from pytest_ocirun.oci import json_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 __tracebackhide__ = True  # in a failed test's traceback the test's own lines are what matters
@@ -36,11 +37,15 @@ class Child:
     Args:
         reply: our end of its reply socket.
         local: the spawner is this very process, so we reap.
+        before_waiting: called with the reply socket's fd before each wait for a message; it may wait itself, and raise.
     """
 
-    def __init__(self, reply: fds.Socket, *, local: bool = False) -> None:
+    def __init__(
+        self, reply: fds.Socket, *, local: bool = False, before_waiting: Callable[[int], None] | None = None
+    ) -> None:
         self._reply = reply
         self._local = local
+        self._before_waiting = before_waiting
         self.pid = 0
         self.start_time = 0
         self.pidfd = -1
@@ -217,6 +222,8 @@ class Child:
         """Take one message; False when there is none to come."""
         if self._ended:
             return False
+        if self._before_waiting is not None:
+            self._before_waiting(self._reply.fileno())
         data, received = fds.receive(self._reply)
         if not data:
             self._ended = True

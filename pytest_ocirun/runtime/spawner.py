@@ -17,6 +17,7 @@ from pytest_ocirun.runtime.child import Child
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import subprocess
+    from collections.abc import Callable
     from typing import Any
 
     from pytest_ocirun.runtime.spawn import Plan
@@ -134,12 +135,16 @@ class ZygoteClient:
 
 
 class LocalSpawner:
-    """This process clones by itself; for the command line, which is single-threaded and stands on the stage."""
+    """This process clones by itself; for the command line, which is single-threaded and stands on the stage.
+
+    Args:
+        before_waiting: as ``Child`` takes it.
+    """
 
     die_with_spawner = False
 
-    def __init__(self) -> None:
-        self._holder = -1
+    def __init__(self, before_waiting: Callable[[int], None] | None = None) -> None:
+        self._before_waiting = before_waiting
 
     def spawn(self, plan: Plan, slots: dict[str, int], owns: dict[str, Any] | None = None) -> Child:
         """As ``ZygoteClient.spawn``; nobody but the caller cleans up, so ``owns`` only names what will be."""
@@ -150,7 +155,7 @@ class LocalSpawner:
         passed = {name: os.dup(fd) for name, fd in slots.items()}
         spawn(plan, {**passed, "reply": theirs.fileno()})
         theirs.close()
-        return Child(ours, local=True)
+        return Child(ours, local=True, before_waiting=self._before_waiting)
 
     def remove(self, container_id: str) -> None:
         """Nothing is remembered here, so nothing can be removed by id alone.

@@ -16,5 +16,10 @@ VERB = Verb("create", "CONTAINER-ID", "create a container", *making.OPTIONS, sta
 
 def run(given: Given, settings: Settings, journal: Journal) -> int:
     """Create a container; its init outlives us, an orphan."""
-    making.Making(given, settings, journal, detached=True).create()
+    from pytest_ocirun.cli.signals import Deferred, ignore_ending
+
+    made = making.Making(given, settings, journal, detached=True)
+    with Deferred():
+        made.create()
+        ignore_ending()
     return 0

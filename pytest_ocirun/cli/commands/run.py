@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pytest_ocirun.cli.options import Given
     from pytest_ocirun.cli.report import Journal
     from pytest_ocirun.cli.settings import Settings
+    from pytest_ocirun.runtime.container import Runtime
 
 VERB = Verb(
     "run",
@@ -31,27 +32,32 @@ def run(given: Given, settings: Settings, journal: Journal) -> int:
         The exit status of its program, 128 + N for signal N; 0 with ``--detach``.
     """
     from pytest_ocirun.cli.foreground import attend
-    from pytest_ocirun.cli.signals import Caught
+    from pytest_ocirun.cli.signals import Caught, Deferred
     from pytest_ocirun.cli.terminal import Terminal
 
     detached = given.on("detach")
     made = making.Making(given, settings, journal, detached=detached)
     terminal = Terminal.find() if made.config.process.terminal and not detached else None
-    runtime, child = made.create()
-    try:
-        with Caught() as caught:
-            if terminal is not None:
-                terminal.prepare(child)
-            runtime.start(made.id)
-            if detached:
-                return 0
-            code = attend(child, caught, terminal)
-    except BaseException:
-        making.discard(runtime, made.id, child)
-        raise
-    if not given.on("keep"):
+    with Deferred():
+        runtime, child = made.create()
         try:
-            runtime.delete(made.id)
-        except ContainerNotFound:
-            pass  # somebody was quicker: delete --force
+            with Caught() as caught:
+                if terminal is not None:
+                    terminal.prepare(child)
+                runtime.start(made.id)
+                if detached:
+                    return 0
+                code = attend(child, caught, terminal)
+        except BaseException:
+            making.discard(runtime, made.id, child)
+            raise
+        if not given.on("keep"):
+            _delete(runtime, made.id)
     return code
+
+
+def _delete(runtime: Runtime, container_id: str) -> None:
+    try:
+        runtime.delete(container_id)
+    except ContainerNotFound:
+        pass  # somebody was quicker: delete --force
