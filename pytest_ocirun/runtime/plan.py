@@ -115,7 +115,7 @@ def container_plan(config: Config, around: Surroundings) -> Plan:
     enter.append(["new_session"])
     enter.append(["new_keyring", around.id])
     enter += _names(config, new)
-    enter += _root(config, mounts, in_user_namespace=idmaps is not None)
+    enter += _root(config, mounts, in_user_namespace=linux.namespace("user") is not None)
     enter += _privileges(config.process, around)
     enter += [["ready"], *([] if around.autostart else [["wait_start"]]), *_execution(config.process, around)]
     return {
