@@ -1,0 +1,160 @@
+"""Namespaces: new ones, joined ones, what is named and set in them."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pytest_ocirun.engine.container import Container
+from pytest_ocirun.errors import ConfigError, KernelRefused, Unsupported
+from pytest_ocirun.oci.runtime import Config, Namespace
+from tests.boxes import Bare, confined, mapping, shell
+from tests.requires import requires
+
+pytestmark = [requires("userns", "overlay", "seccomp", "busybox"), pytest.mark.lane("v2")]
+
+
+def without(config: Config, *kinds: str) -> Config:
+    """The config without namespaces of these types."""
+    config.linux.namespaces = [each for each in config.linux.namespaces if each.type not in kinds]
+    return config
+
+
+@contextmanager
+def unshared(*flags: str) -> Iterator[int]:
+    """The pid of a process in new namespaces."""
+    with subprocess.Popen(["unshare", *flags, "sh", "-c", "echo; exec sleep 60"], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield process.pid
+        finally:
+            for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="ascii").split():
+                os.kill(int(child), 9)
+            process.kill()
+
+
+def test_host_name_is_the_containers(bare: Bare, busybox_rootfs: Path) -> None:
+    """The names of the config are set inside and nowhere else."""
+    before = os.uname().nodename
+    config = confined(busybox_rootfs, "cat", "/proc/sys/kernel/hostname", "/proc/sys/kernel/domainname")
+    config.hostname, config.domainname = "inside", "example.org"
+
+    assert bare.run(config).out.split() == ["inside", "example.org"]
+    assert os.uname().nodename == before
+
+
+def test_the_network_is_loopback_alone(box: Container) -> None:
+    """One interface, up, with its addresses; a connection to itself works, any other place is unreachable."""
+    names = shell(box, "ls /sys/class/net")
+    talk = "echo hello | nc -l -p 4000 & sleep 0.1; nc 127.0.0.1 4000 < /dev/null"
+
+    assert names == "lo"
+    assert shell(box, "cat /sys/class/net/lo/operstate; grep -c . /proc/net/route") == "unknown\n1"
+    assert box.exec(["sh", "-c", talk], timeout=10).stdout == "hello\n"
+    assert box.exec(["nc", "-w", "1", "192.0.2.1", "80"]).exit_code
+
+
+def test_pids_start_at_one(box: Container) -> None:
+    """The container sees its own processes, the holder as pid 1, and none of the host's."""
+    seen = shell(box, "for p in /proc/[0-9]*; do read -r name < $p/comm; echo ${p#/proc/} $name; done").splitlines()
+
+    assert seen[0].split()[0] == "1"
+    assert [line.split()[1] for line in seen[1:]] == ["sh"]
+
+
+def test_ipc_objects_are_the_containers(box: Container) -> None:
+    """No shared memory of the host shows, and message queues are its own."""
+    assert shell(box, "tail -n +2 /proc/sysvipc/shm; ls /dev/mqueue; ls /dev/shm") == ""
+
+
+def test_kernel_parameters_of_its_namespaces(bare: Bare, busybox_rootfs: Path) -> None:
+    """Sysctls of the container's own namespaces are set, the host's stay."""
+    before = Path("/proc/sys/net/ipv4/ip_forward").read_text(encoding="ascii")
+    config = confined(busybox_rootfs, "cat", "/proc/sys/net/ipv4/ip_forward", "/proc/sys/kernel/shmmni")
+    config.linux.sysctl = {"net.ipv4.ip_forward": "1", "kernel.shmmni": "17"}
+    if os.geteuid():
+        del config.linux.sysctl["kernel.shmmni"]
+    ran = bare.run(config)
+
+    assert ran.out.split()[0] == "1"
+    assert os.geteuid() or ran.out.split()[1] == "17"
+    assert Path("/proc/sys/net/ipv4/ip_forward").read_text(encoding="ascii") == before
+
+
+@pytest.mark.parametrize("name", ["kernel.core_pattern", "vm.overcommit_memory", "kernel.hostname", "fs.file-max"])
+def test_kernel_parameters_of_the_machine_are_refused(bare: Bare, busybox_rootfs: Path, name: str) -> None:
+    """What belongs to no namespace would change the whole machine."""
+    config = confined(busybox_rootfs)
+    config.linux.sysctl = {name: "1"}
+
+    with pytest.raises((ConfigError, Unsupported), match="sysctl"):
+        bare.run(config)
+
+
+@requires("root")
+@pytest.mark.parametrize("kind, flag", [("network", "--net"), ("ipc", "--ipc"), ("uts", "--uts")])
+def test_a_namespace_can_be_joined_by_path(bare: Bare, busybox_rootfs: Path, kind: str, flag: str) -> None:
+    """The container is in the namespace that the config names."""
+    name = {"network": "net"}.get(kind, kind)
+    with unshared(flag) as pid:
+        config = without(confined(busybox_rootfs, "readlink", f"/proc/self/ns/{name}"), kind, "user")
+        config.linux.uid_mappings = config.linux.gid_mappings = []
+        config.annotations.pop("org.ocirun.idmap")
+        if kind == "uts":
+            config.hostname = ""
+        config.linux.namespaces.append(Namespace(type=kind, path=f"/proc/{pid}/ns/{name}"))
+        ran = bare.run(config)
+
+        assert ran.out.strip() == os.readlink(f"/proc/{pid}/ns/{name}")
+
+
+@requires("root")
+def test_a_pid_namespace_can_be_joined(bare: Bare, busybox_rootfs: Path) -> None:
+    """Init is then not pid 1, and the others show."""
+    with unshared("--pid", "--fork", "--mount-proc") as outer:
+        inner = int(Path(f"/proc/{outer}/task/{outer}/children").read_text(encoding="ascii"))
+        config = without(confined(busybox_rootfs, "sh", "-c", "echo $$; cat /proc/1/comm"), "pid", "user")
+        config.linux.uid_mappings = config.linux.gid_mappings = []
+        config.annotations.pop("org.ocirun.idmap")
+        config.linux.namespaces.append(Namespace(type="pid", path=f"/proc/{inner}/ns/pid"))
+        ran = bare.run(config)
+
+        assert ran.out.split()[1] == "sleep"
+        assert int(ran.out.split()[0]) > 1
+
+
+@requires("root")
+def test_a_user_namespace_can_be_joined(bare: Bare, busybox_rootfs: Path) -> None:
+    """Two containers can share one; the second has the first one's maps."""
+    first = confined(busybox_rootfs)
+    with bare.holder(first) as name:
+        pid = bare.runtime.state(name)["pid"]
+        config = without(confined(busybox_rootfs, "cat", "/proc/self/uid_map"), "user")
+        config.linux.uid_mappings = config.linux.gid_mappings = []
+        config.annotations.pop("org.ocirun.idmap")
+        config.linux.namespaces.append(Namespace(type="user", path=f"/proc/{pid}/ns/user"))
+        ran = bare.run(config)
+
+    assert [int(word) for word in ran.out.split()] == [0, mapping().host_id, mapping().size]
+
+
+@requires("root")
+def test_a_file_that_is_no_such_namespace(bare: Bare, busybox_rootfs: Path) -> None:
+    """A namespace of another type, or a plain file, is refused by the kernel's own check."""
+    for path in ("/proc/self/ns/mnt", "/etc/passwd"):
+        config = without(confined(busybox_rootfs), "network")
+        config.linux.namespaces.append(Namespace(type="network", path=path))
+        with pytest.raises(KernelRefused, match="join the network namespace"):
+            bare.run(config)
+
+
+@requires("root")
+def test_without_a_user_namespace_root_is_root(bare: Bare, busybox_rootfs: Path) -> None:
+    """A config without one is honoured: the ids are the host's, the rest is as confined as ever."""
+    ran = bare.run(confined(busybox_rootfs, "cat", "/proc/self/uid_map", user_namespace=False))
+
+    assert ran.out.split() == Path("/proc/self/uid_map").read_text(encoding="ascii").split()
