@@ -333,6 +333,7 @@ def _execution(process: Process, around: Surroundings) -> list[Step]:
     targets = {str(number): f"stdio{number}" for number in range(3)}
     targets |= {str(number): f"fd{number}" for number in around.extra_fds}
     steps.append(["arrange_fds", targets])
+    steps.append(["default_signals"])
     if around.filter_flags is not None and process.no_new_privileges:
         steps.append(["load_filter"])
     steps.append(["execute_holder"] if around.holder else ["execute", process.args, process.env])

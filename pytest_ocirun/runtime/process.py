@@ -270,10 +270,16 @@ def arrange_fds(context: Context, targets: dict[str, str]) -> None:
         os.dup2(lifted[slot], number, inheritable=True)
 
 
+@operation("give every signal its default again")
+def default_signals(context: Context) -> None:
+    """Undo what Python and the caller left: ignored signals and blocked masks pass through execve."""
+    del context
+    signals.reset()
+
+
 @operation("execute {0}")
 def execute(context: Context, args: list[str], env: list[str]) -> None:
-    """Replace this process by the program that ``find_executable`` found."""
-    signals.reset()
+    """Replace this process by the program that was found. No other system call is made: a filter may be loaded."""
     environment = dict(item.split("=", 1) for item in env)
     os.execve(context.executable, args, environment)
 
@@ -281,7 +287,6 @@ def execute(context: Context, args: list[str], env: list[str]) -> None:
 @operation("execute the holder")
 def execute_holder(context: Context) -> None:
     """Replace this process by the idle program that keeps a container alive; SIGCHLD ignored reaps orphans."""
-    signals.reset()
     signals.handle(signals.SIGCHLD, signals.SIG_IGN)
     os.execve(context.fds["holder"], ["ocirun-holder"], {})
 
