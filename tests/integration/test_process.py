@@ -1,0 +1,265 @@
+"""The process of a config: identity, capabilities, limits, files, terminal, filter."""
+
+import os
+import re
+import select
+import termios
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pytest_ocirun.errors import ConfigError, KernelRefused
+from pytest_ocirun.oci.process import Capabilities, ConsoleSize, Process, Rlimit, User
+from pytest_ocirun.oci.runtime import Seccomp, Syscall
+from pytest_ocirun.runtime.stdio import Stdio
+from tests.boxes import PATH, Bare, confined
+from tests.requires import requires
+
+pytestmark = [requires("userns", "overlay", "seccomp", "busybox"), pytest.mark.lane("v2")]
+
+
+def status(text: str) -> dict[str, str]:
+    """A /proc/PID/status by key."""
+    return dict(line.split(":\t", 1) for line in text.splitlines())
+
+
+@requires("root")
+@pytest.mark.parametrize("uid", [0, 1000])
+def test_capabilities_are_exactly_those_asked_for(bare: Bare, busybox_rootfs: Path, uid: int) -> None:
+    """Each of the five sets is the config's; the ambient one keeps them over execve for a plain user."""
+    names = ["CAP_NET_BIND_SERVICE", "CAP_KILL"]
+    mask = 1 << 10 | 1 << 5
+    config = confined(busybox_rootfs, "cat", "/proc/self/status")
+    config.process.user = User(uid=uid, gid=uid)
+    config.process.capabilities = Capabilities(
+        bounding=[*names, "CAP_CHOWN"], effective=names, permitted=names, inheritable=names, ambient=names
+    )
+    config.process.no_new_privileges = False
+    config.linux.seccomp = None
+    seen = status(bare.run(config).out)
+    # Root gets at execve what the bounding set leaves; a plain user the ambient set.
+    held = mask | (1 if uid == 0 else 0)
+
+    assert {name: int(seen[f"Cap{name}"], 16) for name in ("Inh", "Prm", "Eff", "Bnd", "Amb")} == {
+        "Inh": mask,
+        "Prm": held,
+        "Eff": held,
+        "Bnd": mask | 1,
+        "Amb": mask,
+    }
+
+
+@requires("root")
+def test_groups_and_umask(bare: Bare, busybox_rootfs: Path) -> None:
+    """Supplementary groups and the mask are the config's; without one the mask is 022."""
+    config = confined(busybox_rootfs, "sh", "-c", "id -G; umask")
+    config.process.user = User(uid=7, gid=8, umask=0o077, additional_gids=[9, 10])
+    plain = confined(busybox_rootfs, "umask")
+    plain.process.args = ["sh", "-c", "umask"]
+
+    assert bare.run(config).out == "8 9 10\n0077\n"
+    assert bare.run(plain).out == "0022\n"
+
+
+def test_resource_limits(bare: Bare, busybox_rootfs: Path) -> None:
+    """Soft and hard limits are the config's, in run and in exec."""
+    limits = [Rlimit(type="RLIMIT_NOFILE", soft=100, hard=200), Rlimit(type="RLIMIT_CORE", soft=0, hard=0)]
+    config = confined(busybox_rootfs, "cat", "/proc/self/limits")
+    config.process.rlimits = limits
+    with bare.holder(confined(busybox_rootfs)) as name:
+        texts = [bare.run(config).out, bare.exec(name, "cat", "/proc/self/limits", rlimits=limits).out]
+    seen = [re.findall(r"Max (?:open files|core file size) +(\d+) +(\d+)", text) for text in texts]
+
+    assert seen == [[("0", "0"), ("100", "200")]] * 2
+
+
+def test_a_limit_that_cannot_be_raised_is_an_error(bare: Bare, busybox_rootfs: Path) -> None:
+    """Not a lower one in its place."""
+    config = confined(busybox_rootfs)
+    config.process.rlimits = [Rlimit(type="RLIMIT_NOFILE", soft=1 << 40, hard=1 << 40)]
+
+    with pytest.raises(KernelRefused, match="limit RLIMIT_NOFILE"):
+        bare.run(config)
+
+
+def test_oom_score_is_set(bare: Bare, busybox_rootfs: Path) -> None:
+    """The score adjustment is the config's, and an exec inherits it."""
+    config = confined(busybox_rootfs, "cat", "/proc/self/oom_score_adj")
+    config.process.oom_score_adj = 500
+    with bare.holder(config) as name:
+        assert bare.exec(name, "cat", "/proc/self/oom_score_adj").out == "500\n"
+    assert bare.run(config).out == "500\n"
+
+
+@pytest.mark.parametrize("privileges", [True, pytest.param(False, marks=requires("root"))])
+def test_a_filter_of_the_config(bare: Bare, busybox_rootfs: Path, privileges: bool) -> None:
+    """A filter is loaded with and without no_new_privs, in run and in exec."""
+    config = confined(busybox_rootfs, "sh", "-c", "mkdir /tmp/x; grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status")
+    config.process.no_new_privileges = privileges
+    config.linux.seccomp = Seccomp(
+        default_action="SCMP_ACT_ALLOW",
+        syscalls=[Syscall(names=["mkdir", "mkdirat"], action="SCMP_ACT_ERRNO", errno_ret=95)],
+    )
+    with bare.holder(config) as name:
+        ends = [bare.run(config), bare.exec(name, *config.process.args, no_new_privileges=privileges)]
+
+    assert [ran.out for ran in ends] == [f"NoNewPrivs:\t{int(privileges)}\nSeccomp:\t2\n"] * 2
+    assert all("not supported" in ran.err for ran in ends)
+
+
+def test_a_strict_filter_lets_the_program_start(bare: Bare, busybox_rootfs: Path) -> None:
+    """Between the filter and the program nothing of ours needs another system call than execve."""
+    config = confined(busybox_rootfs, "/bin/busybox", "true")
+    names = ["execve", "exit_group", "brk", "arch_prctl", "set_tid_address", "set_robust_list", "rseq", "mprotect"]
+    names += [
+        "prlimit64",
+        "getrandom",
+        "readlink",
+        "readlinkat",
+        "mmap",
+        "getuid",
+        "setuid",
+        "setgid",
+        "getgid",
+        "prctl",
+    ]
+    config.linux.seccomp = Seccomp(
+        default_action="SCMP_ACT_KILL_PROCESS", syscalls=[Syscall(names=names, action="SCMP_ACT_ALLOW")]
+    )
+
+    assert bare.run(config).end.code == 0
+
+
+class Terminal:
+    """The master of a container's terminal."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def read_until(self, text: str, seconds: float = 10) -> str:
+        """Read until a text has come, or the other side is gone."""
+        got = ""
+        while text not in got and select.select([self.fd], [], [], seconds)[0]:
+            try:
+                data = os.read(self.fd, 65536)
+            except OSError:
+                break
+            if not data:
+                break
+            got += data.decode()
+        return got
+
+
+@pytest.fixture
+def no_stdio() -> Iterator[Stdio]:
+    """What a process with a terminal is given."""
+    null = os.open(os.devnull, os.O_RDWR)
+    yield Stdio(null, null, null)
+    os.close(null)
+
+
+def test_a_terminal_of_its_own(bare: Bare, busybox_rootfs: Path, no_stdio: Stdio) -> None:
+    """The console is a pty of the container's devpts, controlling, of the asked size, and /dev/console is it."""
+    script = "tty; stty size; echo x > /dev/tty; readlink /proc/$$/fd/2; [ /dev/console -ef /dev/pts/0 ] && echo same"
+    config = confined(busybox_rootfs, "sh", "-c", script)
+    config.process.terminal = True
+    config.process.console_size = ConsoleSize(height=33, width=77)
+    name = bare.new_id()
+    child = bare.create(config, no_stdio, name=name)
+    try:
+        assert child.console is not None
+        bare.runtime.start(name)
+        said = Terminal(child.console).read_until("same\r\n").split()
+    finally:
+        bare.end(name, child)
+
+    assert said == ["/dev/pts/0", "33", "77", "x", "/dev/pts/0", "same"]
+
+
+def test_a_terminal_for_an_exec(bare: Bare, busybox_rootfs: Path, no_stdio: Stdio) -> None:
+    """The same for exec; input typed at the master arrives, ^C interrupts."""
+    with bare.holder(confined(busybox_rootfs)) as name:
+        process = Process(
+            terminal=True, user=User(uid=0, gid=0), args=["sh", "-c", "tty; read x; echo got $x; sleep 60"],
+            env=[f"PATH={PATH}"], cwd="/", no_new_privileges=True,
+        )  # fmt: skip
+        child, _tree = bare.runtime.exec(name, process, no_stdio)
+        child.wait_console()
+        assert child.console is not None
+        terminal = Terminal(child.console)
+        assert "/dev/pts/0" in terminal.read_until("pts/0\r\n")
+        os.write(child.console, b"typed\n")
+        assert "got typed" in terminal.read_until("got typed")
+        os.write(child.console, b"\x03")
+        status = child.wait()
+        child.close()
+
+    assert os.WIFSIGNALED(status)
+    assert os.WTERMSIG(status) == 2
+
+
+@pytest.mark.parametrize("spoil", ["dev/pts", "dev/console", "dev/pts/0", "dev/ptmx"])
+def test_a_terminal_is_never_the_images(bare: Bare, rootfs: Path, no_stdio: Stdio, spoil: str) -> None:
+    """Links of the image at /dev/console or /dev/pts lead the terminal nowhere (CVE-2025-52565)."""
+    pattern = Path("/proc/sys/kernel/core_pattern").read_bytes()
+    (rootfs / spoil).parent.mkdir(exist_ok=True)
+    (rootfs / spoil).symlink_to("/proc/sys/kernel/core_pattern")
+    config = confined(rootfs, "sh", "-c", "tty; stat -c %F /dev/console; stat -c %F /proc/sys/kernel/core_pattern")
+    config.process.terminal = True
+    name = bare.new_id()
+    child = bare.create(config, no_stdio, name=name)
+    try:
+        assert child.console is not None
+        bare.runtime.start(name)
+        said = Terminal(child.console).read_until("empty file\r\n")
+    finally:
+        bare.end(name, child)
+
+    assert said.splitlines()[:3] == ["/dev/pts/0", "character special file", "regular empty file"]
+    assert Path("/proc/sys/kernel/core_pattern").read_bytes() == pattern
+
+
+def test_the_hosts_terminal_is_not_touched(bare: Bare, busybox_rootfs: Path) -> None:
+    """A container with its own terminal has no way to the caller's: TIOCSTI has nothing to push into."""
+    ours, theirs = os.openpty()
+    before = termios.tcgetattr(theirs)
+    ran = bare.run(confined(busybox_rootfs, "sh", "-c", "stty -echo < /dev/tty"))
+    after = termios.tcgetattr(theirs)
+    os.close(ours)
+    os.close(theirs)
+
+    assert ran.end.code
+    assert after == before
+
+
+def test_a_directory_that_only_its_user_may_enter(bare: Bare, rootfs: Path) -> None:
+    """The working directory may be closed to everybody but the process's user."""
+    if os.geteuid():
+        pytest.skip("this kernel lacks a second id for a plain user")
+    home = rootfs / "home"
+    home.mkdir(mode=0o700)
+    os.chown(home, 1000, 1000)
+    config = confined(rootfs, "sh", "-c", "pwd; touch mine; ls")
+    config.process.user = User(uid=1000, gid=1000)
+    config.process.cwd = "/home"
+
+    assert bare.run(config).out == "/home\nmine\n"
+
+
+def test_a_missing_working_directory_is_made(bare: Bare, busybox_rootfs: Path) -> None:
+    """As in runc: the container's own is made if the root can be written."""
+    config = confined(busybox_rootfs, "pwd")
+    config.process.cwd = "/made/for/it"
+
+    assert bare.run(config).out == "/made/for/it\n"
+
+
+@pytest.mark.parametrize("env", [["NOVALUE"], ["=x"], [""], ["A=\0"]])
+def test_variables_that_are_none(bare: Bare, busybox_rootfs: Path, env: list[str]) -> None:
+    """What is no NAME=VALUE is refused."""
+    config = confined(busybox_rootfs)
+    config.process.env = env
+
+    with pytest.raises(ConfigError, match="env"):
+        bare.run(config)
