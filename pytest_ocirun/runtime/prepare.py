@@ -95,18 +95,22 @@ def overlay(
         idmaps: [uid maps, gid maps] when the lower layer's owners are real ids to be mapped, else None.
     """
     upper, work = f"{UPPER}/{layer}", f"{UPPER}/{layer}.work"
-    mode = os.stat(lower).st_mode & 0o7777
-    for path in (upper, work):
-        os.mkdir(path)
-        os.chown(path, translate("uid", uid), translate("gid", gid))
-    os.chmod(upper, mode)
-    options = {"source": "ocirun", "lowerdir": idmapped(lower, idmaps) if idmaps else lower}
-    options |= {"upperdir": upper, "workdir": work}
-    if not _in_initial_user_namespace():
-        options["userxattr"] = ""
-    context.mounts[slot] = mount.new_mount(
-        "overlay", {key: value or None for key, value in options.items()}, attributes
-    )
+    # By fd: in a path ':' separates layers, and the container could read it in its mountinfo.
+    fd = os.open(lower, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for path in (upper, work):
+            os.mkdir(path)
+            os.chown(path, translate("uid", uid), translate("gid", gid))
+        os.chmod(upper, os.fstat(fd).st_mode & 0o7777)
+        options = {"source": "ocirun", "lowerdir": idmapped(lower, idmaps) if idmaps else f"/proc/self/fd/{fd}"}
+        options |= {"upperdir": upper, "workdir": work}
+        if not _in_initial_user_namespace():
+            options["userxattr"] = ""
+        context.mounts[slot] = mount.new_mount(
+            "overlay", {key: value or None for key, value in options.items()}, attributes
+        )
+    finally:
+        os.close(fd)
 
 
 @operation("make an empty writable directory (layer {1})")
