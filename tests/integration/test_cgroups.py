@@ -113,9 +113,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
 def test_limits_are_in_force_and_read_back(managed: Manager, name: str) -> None:
     """What limits() says is what was asked, and the kernel's own file agrees."""
     wanted = resources(
-        memory={"limit": 64 * M, "reservation": 32 * M},
-        pids={"limit": 50},
-        cpu={"quota": 50000, "period": 200000},
+        memory={"limit": 64 * M, "reservation": 32 * M}, pids={"limit": 50}, cpu={"quota": 50000, "period": 200000}
     )
     cgroup = managed.create(f"/{name}/leaf", "x", wanted)
     try:
@@ -167,9 +165,7 @@ def test_a_cpuset_is_copied_down_to_the_leaf(managed: Manager, name: str, proces
     """Without cpus and mems on the way down, joining is ENOSPC."""
     cgroup = managed.create(f"/{name}/a/b", "x", resources(cpu={"cpus": "0"}))
     try:
-        process = start(
-            processes, cgroup, "grep", "Cpus_allowed_list", "/proc/self/status", stdout=subprocess.PIPE
-        )
+        process = start(processes, cgroup, "grep", "Cpus_allowed_list", "/proc/self/status", stdout=subprocess.PIPE)
         output, _ = process.communicate(timeout=10)
     finally:
         cgroup.remove()
@@ -222,9 +218,7 @@ def test_refused_forks_are_counted_though_they_happen_in_an_exec(
     assert counted == 5
 
 
-def test_a_fork_bomb_in_an_exec_dies_and_the_container_lives(
-    managed: Manager, name: str, processes: list[Any]
-) -> None:
+def test_a_fork_bomb_in_an_exec_dies_and_the_container_lives(managed: Manager, name: str, processes: list[Any]) -> None:
     """kill() of the exec's cgroup leaves none of its processes and all others."""
     cgroup = managed.create(f"/{name}", "x", resources(pids={"limit": 200}, cpu={"quota": 100000}))
     child = cgroup.child("exec")
@@ -247,9 +241,7 @@ def test_a_fork_bomb_in_an_exec_dies_and_the_container_lives(
     assert survivors == [bystander.pid]
 
 
-def test_killing_a_container_reaches_the_cgroups_below_it(
-    managed: Manager, name: str, processes: list[Any]
-) -> None:
+def test_killing_a_container_reaches_the_cgroups_below_it(managed: Manager, name: str, processes: list[Any]) -> None:
     """Those of execs, and those below them."""
     cgroup = managed.create(f"/{name}", "x", None)
     child = cgroup.child("exec")
@@ -320,9 +312,7 @@ def test_a_frozen_container_can_be_killed(managed: Manager, name: str, processes
     assert status == -signal.SIGKILL
 
 
-def test_removal_waits_for_processes_that_are_ending(
-    managed: Manager, name: str, processes: list[Any]
-) -> None:
+def test_removal_waits_for_processes_that_are_ending(managed: Manager, name: str, processes: list[Any]) -> None:
     """Right after the kill, nothing reaped yet."""
     cgroup = managed.create(f"/{name}", "x", resources(memory={"limit": 256 * M}))
     for _ in range(8):
@@ -334,9 +324,7 @@ def test_removal_waits_for_processes_that_are_ending(
     assert existing(name) == []
 
 
-def test_removal_spares_living_processes_and_names_them(
-    managed: Manager, name: str, processes: list[Any]
-) -> None:
+def test_removal_spares_living_processes_and_names_them(managed: Manager, name: str, processes: list[Any]) -> None:
     """remove() is not kill()."""
     cgroup = managed.create(f"/{name}", "x", None)
     process = start(processes, cgroup, "sleep", "60")
@@ -438,9 +426,7 @@ def test_an_id_whose_cgroup_is_in_use_is_refused(managed: Manager, name: str, pr
     assert (limit, alive) == (3, True)
 
 
-def test_another_process_restores_and_ends_a_cgroup(
-    managed: Manager, name: str, processes: list[Any]
-) -> None:
+def test_another_process_restores_and_ends_a_cgroup(managed: Manager, name: str, processes: list[Any]) -> None:
     """From nothing but the JSON of its paths."""
     cgroup = managed.create(f"/{name}/leaf", "x", resources(pids={"limit": 9}))
     process = start(processes, cgroup, "sleep", "60")
@@ -533,8 +519,7 @@ def test_many_processes_make_and_remove_below_the_shared_parent_at_once(name: st
     )
     started = [
         subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", program, PACKAGE_PARENT, f"{name}-{number}"],
-            stderr=subprocess.PIPE,
+            [sys.executable, "-I", "-S", "-c", program, PACKAGE_PARENT, f"{name}-{number}"], stderr=subprocess.PIPE
         )
         for number in range(4)
     ]
@@ -546,11 +531,7 @@ def test_many_processes_make_and_remove_below_the_shared_parent_at_once(name: st
 def test_a_controller_that_is_not_mounted_is_named() -> None:
     """Asked for and not to be had: an error before anything is made."""
     found = layout()
-    managed = (
-        manager(Layout({"pids": found.v1["pids"]}, None, None))
-        if found.v1
-        else manager(Layout({}, None, None))
-    )
+    managed = manager(Layout({"pids": found.v1["pids"]}, None, None)) if found.v1 else manager(Layout({}, None, None))
 
     with pytest.raises(Unsupported, match=r"cannot set memory\.limit.*mounted") as caught:
         managed.create(None, "ocirun-test-x", resources(memory={"limit": M}))

@@ -108,9 +108,7 @@ def neighbour() -> Iterator[subprocess.Popen[bytes]]:
 def limited_container() -> dict[str, Any]:
     """Make a limited container with an exec that forks too much, kill it, remove all, and tell."""
     managed = manager()
-    cgroup = managed.create(
-        None, "c1", decode(Resources, {"memory": {"limit": 32 * M}, "pids": {"limit": 6}})
-    )
+    cgroup = managed.create(None, "c1", decode(Resources, {"memory": {"limit": 32 * M}, "pids": {"limit": 6}}))
     child = cgroup.child("exec")
     entry = os.open(f"{child.v2_dir}/cgroup.procs", os.O_WRONLY)
     process = subprocess.Popen(
@@ -156,9 +154,7 @@ def test_the_only_process_of_a_delegated_cgroup_moves_into_a_leaf(top: str) -> N
 def test_asking_what_can_be_had_moves_nobody(top: str) -> None:
     """A report header has no side effects."""
     place = delegated(f"{top}/scope")
-    told = as_user(
-        lambda: [answers(), layout().own_v2, os.path.exists(f"{place}/{delegate.LEAF}")], join=place
-    )
+    told = as_user(lambda: [answers(), layout().own_v2, os.path.exists(f"{place}/{delegate.LEAF}")], join=place)
 
     available, own, leaf = told
     assert (available["memory"], available["pids"]) == (None, None)
@@ -177,9 +173,7 @@ def test_a_second_process_works_beside_the_first_in_its_leaf(top: str) -> None:
 
 
 @requires("root", "cgroup_v2")
-def test_a_cgroup_shared_with_others_gives_no_limits_and_says_so(
-    top: str, neighbour: subprocess.Popen[bytes]
-) -> None:
+def test_a_cgroup_shared_with_others_gives_no_limits_and_says_so(top: str, neighbour: subprocess.Popen[bytes]) -> None:
     """Strangers are not moved; a tree can be killed there all the same."""
     place = delegated(f"{top}/scope")
     tree.join(f"{place}/cgroup.procs", neighbour.pid)
@@ -227,9 +221,7 @@ def test_named_family_moves_along(top: str, neighbour: subprocess.Popen[bytes]) 
 
 
 @requires("root", "cgroup_v2")
-def test_a_delegated_ancestor_that_hands_controllers_down_is_used(
-    top: str, neighbour: subprocess.Popen[bytes]
-) -> None:
+def test_a_delegated_ancestor_that_hands_controllers_down_is_used(top: str, neighbour: subprocess.Popen[bytes]) -> None:
     """As systemd's user manager: limits for what it has, the fix for what it lacks."""
     service = delegated(f"{top}/user@1.service")
     write(f"{service}/cgroup.subtree_control", "+memory +pids")

@@ -14,7 +14,7 @@ import pytest
 from pytest_ocirun.engine.container import Container
 from pytest_ocirun.errors import CommandFailed, ConfigError, ContainerNotFound, KernelRefused, OcirunError, WrongStatus
 from tests.boxes import PATH, Launch, M, shell
-from tests.requires import lack, requires
+from tests.requires import requires
 
 pytestmark = [requires("userns", "overlay", "seccomp", "busybox"), pytest.mark.lane("v2")]
 
@@ -194,7 +194,7 @@ def test_a_timeout_ends_the_whole_tree(box: Container, tree: str) -> None:
     assert remaining(box) == []
 
 
-@requires("cgroup")
+@requires("root", "cgroup")
 def test_a_timeout_ends_a_fork_bomb(launch: Launch) -> None:
     """Also what forks as fast as it can, up to the limit on processes."""
     box = launch()
@@ -205,7 +205,7 @@ def test_a_timeout_ends_a_fork_bomb(launch: Launch) -> None:
     assert box.counters().pids_limit_hits > 0
 
 
-@requires("cgroup")
+@requires("root", "cgroup")
 def test_a_timeout_spares_other_execs(box: Container) -> None:
     """With cgroups it is exactly the exec's tree that ends."""
     others: list[int | None] = []
@@ -350,10 +350,9 @@ def test_a_missing_directory_is_not_made_by_exec(box: Container) -> None:
     assert box.exec(["test", "-e", "/no"]).exit_code == 1
 
 
+@requires("root", "cgroup")
 def test_exec_leaves_no_cgroup_behind(box: Container) -> None:
     """Each exec's own cgroup goes with it."""
-    if lack("cgroup") is not None:
-        pytest.skip("this kernel lacks cgroups for this user")
     box.exec(["true"])
     box.exec(["sh", "-c", "setsid sleep 60 & sleep 60"], timeout=0.2)
     found = [path for path in map(Path, box._cgroup.paths["dirs"].values()) for path in path.glob("exec-*")]

@@ -23,7 +23,7 @@ def limits(
     return Limits(memory=memory, pids=pids, cpus=cpus, disk=disk)
 
 
-@requires("cgroup")
+@requires("root", "cgroup")
 def test_out_of_memory_is_named(launch: Launch) -> None:
     """What takes more memory than the limit is killed by the kernel, and the result says why; the box lives."""
     box = launch(limits=limits(memory=32 * M, disk=4 * M))
@@ -36,7 +36,7 @@ def test_out_of_memory_is_named(launch: Launch) -> None:
     assert box.exec(["sh", "-c", "exit 1"]).oom_killed is False
 
 
-@requires("cgroup")
+@requires("root", "cgroup")
 def test_the_limit_on_processes_holds(launch: Launch) -> None:
     """Not more than so many processes at one time, and the refusals are counted."""
     box = launch(limits=limits(pids=20))
@@ -47,7 +47,7 @@ def test_the_limit_on_processes_holds(launch: Launch) -> None:
     assert box.counters().pids_limit_hits >= 1
 
 
-@requires("cgroup")
+@requires("root", "cgroup")
 def test_processor_time_is_limited(launch: Launch) -> None:
     """A tenth of a processor: half a second of wall time gives about 50 ms of work."""
     box = launch(limits=limits(cpus=0.1))
@@ -59,7 +59,7 @@ def test_processor_time_is_limited(launch: Launch) -> None:
     assert ticks < 400_000
 
 
-@requires("cgroup")
+@requires("root", "cgroup")
 def test_limits_are_read_back(launch: Launch) -> None:
     """The kernel's own files hold what was asked for, and every process is counted there (CVE-2025-47291)."""
     box = launch(limits=limits(memory=64 * M, pids=33, cpus=0.5))
@@ -77,7 +77,7 @@ def test_limits_are_read_back(launch: Launch) -> None:
     assert len(box._cgroup.processes()) == 2
 
 
-@requires("cgroup")
+@requires("root", "cgroup")
 def test_every_hierarchy_counts_every_process(launch: Launch) -> None:
     """Init and exec are in the container's cgroup in each hierarchy that limits it, not only in one."""
     box = launch()
@@ -145,7 +145,7 @@ def test_a_full_disk_is_not_out_of_memory(launch: Launch) -> None:
     assert "No space" in result.stderr
 
 
-@requires("cgroup")
+@requires("root", "cgroup")
 def test_a_killed_init_is_not_called_out_of_memory(launch: Launch) -> None:
     """SIGKILL alone is no sign of it: only the kernel's counter is."""
     box = launch("sh", "-c", "kill -STOP $$; sleep 60")

@@ -62,7 +62,7 @@ def test_data_of_a_file_system(bare: Bare, busybox_rootfs: Path) -> None:
         (["rbind"], {"rw"}),
         (["rbind", "ro", "nosuid", "nodev"], {"ro", "nosuid", "nodev"}),
         (["rbind", "rro", "rnoexec"], {"ro", "noexec"}),
-        (["rbind", "noatime", "ro"], {"ro", "noatime"}),
+        pytest.param(["rbind", "noatime", "ro"], {"ro", "noatime"}, marks=requires("root")),
     ],
 )
 def test_options_of_a_bind(
