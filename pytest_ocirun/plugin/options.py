@@ -116,7 +116,18 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "xfail_tb": (HOST,),
     "xmlpath": (HOST,),
 }
+# The same for options of other plugins that act inside; who gives one needs the plugin in the image as well.
+OF_PLUGINS: dict[str, tuple[Any, ...]] = {
+    "asyncio_mode": (VALUE, "--asyncio-mode", None),
+    "asyncio_debug": (FLAG, "--asyncio-debug"),
+    "timeout": (VALUE, "--timeout", None),
+    "timeout_method": (VALUE, "--timeout-method", None),
+    "timeout_disable_debugger_detection": (FLAG, "--timeout-disable-debugger-detection"),
+}
 _SPELLED = {
+    "setuponly": "--setup-only",
+    "setupplan": "--setup-plan",
+    "setupshow": "--setup-show",
     "usepdb": "--pdb",
     "usepdb_cls": "--pdbcls",
     "showfixtures": "--fixtures",
@@ -173,7 +184,7 @@ def guest_arguments(config: pytest.Config, *, noconftest: bool, extra: Iterable[
         arguments.append(f"--basetemp={option.basetemp}")
     if noconftest:
         arguments.append("--noconftest")
-    for dest, (form, *details) in TABLE.items():
+    for dest, (form, *details) in (TABLE | OF_PLUGINS).items():
         arguments += _forward(form, getattr(option, dest, None), details)
     arguments += _overrides(option.override_ini or (), cache="no:cacheprovider" not in option.plugins)
     for name in (*_HOST_PLUGINS, "ocirun"):

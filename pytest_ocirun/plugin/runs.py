@@ -245,8 +245,7 @@ class Run:
         """The last item that may use this guest for now is torn down."""
         if self._guest is not None and not self.todo:
             guest, self._guest = self._guest, None
-            interrupted = self._running is not None  # by Ctrl-C: the guest is busy with a test and would not hear us
-            self._crew.dismiss(guest, politely=not interrupted)
+            self._crew.dismiss(guest, politely=True)
 
     # running
 
@@ -318,6 +317,11 @@ class Run:
                 self._expect_done(guest, item)
         except (GuestDied, Broken) as error:
             self._lost(item, when, error, started)
+        except BaseException:
+            # Ctrl-C, or an alarm of another plugin: the guest is busy with a test that nobody waits for any more.
+            self._running = None
+            self.drop()
+            raise
         else:
             self._replay[when] = reports.phase_report(item, data, notes)
 

@@ -187,6 +187,11 @@ class Inside:
         """Replay the guest's report of this phase."""
         return item.run.take(item, call.when) if isinstance(item, GuestItem) else None
 
+    @pytest.hookimpl(optionalhook=True, tryfirst=True)
+    def pytest_timeout_set_timer(self, item: pytest.Item) -> bool | None:
+        """Set none: pytest-timeout acts inside, where the test runs; here it would only cut off our wait for it."""
+        return True if isinstance(item, GuestItem) else None
+
     def close(self) -> None:
         """End every container, then the engine."""
         crew, self._crew = self._crew, None

@@ -39,7 +39,7 @@ _WHERE = "import os\ndef test_where(): assert os.path.exists('/.ocirun')"
         ("--ocirun-image=second", "--ocirun-image: one image at a time is supported yet"),
         ("-s", "-s does not work for tests inside containers"),
         ("--pdb", "--pdb does not work for tests inside containers"),
-        ("--setup-show", "does not work for tests inside containers"),
+        ("--setup-show", "--setup-show does not work for tests inside containers"),
         ("--pyargs", "--pyargs does not work for tests inside containers: give the tests as paths"),
     ],
 )
@@ -158,6 +158,43 @@ def test_hooks_are_called(
     heard = (plugins / "heard").read_text()
     assert heard == "test_hooks_are_called.py::test_it it exited with status 5"
     assert "unseen" not in outcome.raw
+
+
+@pytest.fixture
+def alarm(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A plugin that interrupts a test after a second, unless pytest-timeout's hook says that there is a timer."""
+    plugins = tmp_path_factory.mktemp("alarm")
+    monkeypatch.setenv("PYTHONPATH", str(plugins), prepend=os.pathsep)
+    (plugins / "alarm_clock.py").write_text(
+        "import pytest, signal, sys\n"
+        "class Specs:\n"
+        "    @pytest.hookspec(firstresult=True)\n"
+        "    def pytest_timeout_set_timer(self, item, settings): pass\n"
+        "def pytest_addhooks(pluginmanager): pluginmanager.add_hookspecs(Specs)\n"
+        "def pytest_ocirun_guest_arguments(args):\n"
+        "    del args[args.index('alarm_clock') - 1 : args.index('alarm_clock') + 1]\n"
+        "def rung(number, frame): pytest.fail('it rang')\n"
+        "@pytest.hookimpl(wrapper=True)\n"
+        "def pytest_runtest_call(item):\n"
+        "    signal.signal(signal.SIGALRM, rung)\n"
+        "    if item.name == 'test_cut_off' or not item.ihook.pytest_timeout_set_timer(item=item, settings=None):\n"
+        "        signal.alarm(1)\n"
+        "    yield\n"
+        "    signal.alarm(0)\n"
+    )
+    return "alarm_clock"
+
+
+def test_alarms_of_other_plugins(pytester: pytest.Pytester, inside: Runner, alarm: str) -> None:
+    """pytest-timeout has nothing to cut off on the host; what cuts off our wait costs that one test."""
+    pytester.makepyfile(
+        "import time\ndef test_long(): time.sleep(1.5)\ndef test_cut_off(): time.sleep(20)\ndef test_c(): pass"
+    )
+
+    outcome = inside("-p", alarm)
+
+    outcome.has("it rang", "1 failed, 2 passed")
+    assert "it broke the protocol:" not in outcome.raw
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
