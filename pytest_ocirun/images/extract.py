@@ -16,6 +16,7 @@ The rules, each for an attack that worked on some other extractor (tests/securit
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _CACHED_PARENTS = 64
+_NO_ROOM = "Make room where the image store lies, or choose another directory with --ocirun-store."
 
 # null, zero, full, random, urandom; tty, console, ptmx: what every root file system has in its /dev, and what
 # gives nobody anything. The runtime makes its own /dev in any case.
@@ -107,7 +109,8 @@ class Extractor:
         except ImageError as error:
             raise ImageError(f"member {member}: {error.message}", hint=error.hint) from error
         except OSError as error:
-            raise ImageError(f"member {member} cannot be made: {error.strerror}") from error
+            hint = _NO_ROOM if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG} else None
+            raise ImageError(f"member {member} cannot be made: {error.strerror}", hint=hint) from error
 
     def _root_member(self, member: Member) -> None:
         if member.kind != "directory":

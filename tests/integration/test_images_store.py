@@ -315,6 +315,7 @@ def test_full_disk_is_one_clear_error(tmp_path: Path, tarball: Path) -> None:
     _, error = start(code, tmp_path / "store", big).communicate(timeout=60)
 
     assert f"image {big}: member 'etc/big' cannot be made: File too large" in error
+    assert "Make room" in error
     assert os.listdir(tmp_path / "store/entries") == []
     assert os.listdir(tmp_path / "store/tmp") == []
 
