@@ -117,12 +117,14 @@ class Container:
             Its result. A program that cannot be found or executed is an error, not a result.
 
         Raises:
-            ConfigError: args are wrong.
+            ConfigError: an argument is wrong.
             KernelRefused: the program cannot be executed.
             WrongStatus, ContainerNotFound: the container has ended.
             CommandFailed: ``check`` and it failed; carries the result.
         """
         self._live()
+        if timeout is not None and not timeout >= 0:
+            raise ConfigError(f"exec in container {self.id}: timeout must be seconds, 0 or more, got {timeout!r}")
         process = self._process(args, env, cwd, user)
         before = self._cgroup.oom_kills()
         began = time.monotonic()

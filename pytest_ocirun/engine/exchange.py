@@ -115,7 +115,7 @@ class Exchange:
             self._kill()
             raise OcirunError(
                 f"take the output of the process: it wrote more than {self._cap} bytes and was killed",
-                hint="Let it write to a file in the container, or raise the cap.",
+                hint="Let it write to a file in the container.",
             )
         buffer += data
         return True

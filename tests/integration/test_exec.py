@@ -134,6 +134,13 @@ def test_variables_that_are_none(box: Container, env: dict[str, str]) -> None:
         box.exec(["env"], env=env)
 
 
+@pytest.mark.parametrize("timeout", [-1, float("nan")])
+def test_timeouts_that_are_none(box: Container, timeout: float) -> None:
+    """They are refused, and nothing runs."""
+    with pytest.raises(ConfigError, match="timeout must be seconds, 0 or more"):
+        box.exec(["true"], timeout=timeout)
+
+
 def test_check_raises_with_the_result(box: Container) -> None:
     """With check=True a failure is an error that shows what was run, how it ended and what it said."""
     with pytest.raises(CommandFailed, match=r"(?s)\['sh', '-c'.*exited with 4.*went wrong") as caught:
