@@ -210,7 +210,8 @@ def ensure_root(root: str) -> None:
         os.makedirs(root, mode=0o700, exist_ok=True)
         found = os.stat(root, follow_symlinks=False)
     except OSError as error:
-        raise OcirunError(f"make the state directory {root}: {error.strerror}") from error
+        hint = "--root names it, or XDG_RUNTIME_DIR where a plain user runs ocirun or pytest."
+        raise OcirunError(f"make the state directory {root}: {error.strerror}", hint=hint) from error
     if found.st_uid != os.geteuid() or found.st_mode & 0o022:
         raise OcirunError(
             f"use the state directory {root}: it belongs to uid {found.st_uid} with mode {found.st_mode & 0o7777:o}",

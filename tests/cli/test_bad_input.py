@@ -158,7 +158,10 @@ def test_a_state_root_that_cannot_be_made(cli: Cli, tmp_path: Path) -> None:
     cli.write("true")
     done = cli("--root", tmp_path / "file/root", "run", "a")
 
-    assert (done.code, done.err) == (1, f"ocirun: make the state directory {tmp_path}/file/root: Not a directory\n")
+    assert done.code == 1
+    assert done.err.startswith(
+        f"ocirun: make the state directory {tmp_path}/file/root: Not a directory\n--root names it"
+    )
 
 
 def test_what_a_killed_create_left_can_be_deleted(cli: Cli) -> None:
