@@ -53,7 +53,7 @@ _RUNS = [
         says=(r"test_hang\.py::test_hangs", r"(?i)timeout"),
     ),
     Run(_QUICKSTART, "container", beside=("ini",), says=(r"3 passed",)),
-    Run(_QUICKSTART, "walk", says=(r'"status": *"created"', r"sleep 60", r"(?m)^sleeper +\d+ +running")),
+    Run(_QUICKSTART, "walk", says=(r'"status": *"created"', r"Name:\s+sleep", r"(?m)^sleeper +\d+ +running")),
 ]
 _SET_UP = {"README.md": {"example", "test"}, "quickstart.md": set[str]()}
 
