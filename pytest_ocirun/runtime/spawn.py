@@ -72,8 +72,12 @@ def spawn(plan: Plan, slots: dict[str, int]) -> tuple[int, int] | None:
     finally:
         os.close(go)
     reply = fds.socket_of(slots["reply"])
-    fds.send(reply, json_text.dumps({"event": "spawned", "pid": pid, "start_time": start_time}).encode(), [pidfd])
-    reply.detach()
+    try:
+        fds.send(reply, json_text.dumps({"event": "spawned", "pid": pid, "start_time": start_time}).encode(), [pidfd])
+    except OSError:
+        sched.pidfd_send_signal(pidfd, sched.SIGKILL)  # the client is gone, and nobody else knows of it
+    finally:
+        reply.detach()
     return pid, pidfd
 
 

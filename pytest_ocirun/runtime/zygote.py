@@ -65,14 +65,20 @@ class Zygote:
         self._holder = holder.open_program()
 
     def serve(self) -> None:
-        """Answer until the client is gone, then clean up."""
-        while True:
-            for fd, _events in self._epoll.poll():
-                if fd != self._control.fileno():
-                    self._reap(self._processes[fd])
-                elif not self._request():
-                    self._end()
-                    return
+        """Answer until the client is gone, then clean up; also when something that nobody thought of went wrong."""
+        try:
+            while self._answer():
+                pass
+        finally:
+            self._end()
+
+    def _answer(self) -> bool:
+        for fd, _events in self._epoll.poll():
+            if fd != self._control.fileno():
+                self._reap(self._processes[fd])
+            elif not self._request():
+                return False
+        return True
 
     def _request(self) -> bool:
         try:
