@@ -18,10 +18,12 @@ import pytest_ocirun
 from pytest_ocirun.engine.engine import Engine
 from pytest_ocirun.engine.request import Request
 from pytest_ocirun.errors import OcirunError, ProtocolError, WrongStatus
-from pytest_ocirun.oci.process import Rlimit, User
+from pytest_ocirun.oci.process import Process, Rlimit, User
 from pytest_ocirun.oci.runtime import CPU, Config, Mount, Resources
 from pytest_ocirun.runtime import state
 from pytest_ocirun.runtime.cgroups.detect import layout
+from pytest_ocirun.runtime.plan import exec_plan
+from pytest_ocirun.runtime.stdio import Stdio
 from tests.boxes import LIMITS, PATH, Bare, confined
 from tests.requires import lack, requires
 
@@ -322,6 +324,29 @@ def test_a_client_killed_at_any_moment(tmp_path: Path, busybox_tarball: Path, se
         assert (state.ids(str(client.root)), groups(part)) == ([], [])
     finally:
         engine.close()
+
+
+def test_a_client_that_goes_during_a_spawn(bare: Bare, busybox_rootfs: Path) -> None:
+    """A zygote that cannot tell of a process any more ends it, and is there for the next."""
+    name = bare.new_id()
+    child = bare.create(confined(busybox_rootfs), name=name, holder=True)
+    bare.runtime.start(name)
+    record = bare.runtime.record(name)
+    around = bare.runtime._surroundings(name, record.cgroup, Stdio(0, 0, 0))
+    process = Process(args=["sleep", "66"], cwd="/", user=User(uid=0, gid=0), env=[f"PATH={PATH}"])
+    null = os.open(os.devnull, os.O_RDWR)
+    plan = exec_plan(process, record.config, record.init, around)
+    plan["enter"] = [step for step in plan["enter"] if step[0] != "load_filter"]
+    assert bare.spawner._process is not None
+    bare.spawner._process.send_signal(signal.SIGSTOP)
+    for _round in range(3):
+        bare.spawner.spawn(plan, Stdio(null, null, null).slots()).close()
+    bare.spawner._process.send_signal(signal.SIGCONT)
+    os.close(null)
+
+    assert bare.exec(name, "true").end.code == 0
+    until(lambda: bare.exec(name, "sh", "-c", "cat /proc/[0-9]*/comm").out.count("sleep") == 0, "they end")
+    bare.end(name, child)
 
 
 @pytest.mark.parametrize("which", ["_builder", "_joiner"])
