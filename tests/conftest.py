@@ -10,11 +10,7 @@ from tests.requires import KERNEL, check_words, lack, lane, requires, strict
 
 _BEFORE = pytest.StashKey[leaks.Snapshot]()
 _LEFT = pytest.StashKey[list[leaks.Thing]]()
-_NEEDED_BY_FIXTURE = {
-    "debian_tarball": "mmdebstrap",
-    "busybox_rootfs": "busybox",
-    "unprivileged_user": "unprivileged",
-}
+_NEEDED_BY_FIXTURE = {"debian_tarball": "mmdebstrap", "busybox_rootfs": "busybox", "unprivileged_user": "unprivileged"}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -40,9 +40,7 @@ def debian(packages: tuple[str, ...]) -> Path:
 
 
 def _mmdebstrap(packages: tuple[str, ...], target: Path) -> None:
-    sources = [
-        str(path) for path in _HOST_SOURCES if path.exists() and _SUITE in path.read_text(encoding="utf-8")
-    ]
+    sources = [str(path) for path in _HOST_SOURCES if path.exists() and _SUITE in path.read_text(encoding="utf-8")]
     part = target.with_name(f"part-{target.name}")
     part.unlink(missing_ok=True)
     subprocess.run(

@@ -85,10 +85,7 @@ def _processes() -> Iterator[Thing]:
     for pid, stat in stats.items():
         if pid == os.getpid():
             continue
-        command = (
-            _read(f"/proc/{pid}/cmdline").replace("\0", " ").strip()
-            or f"[{_read(f'/proc/{pid}/comm').strip()}]"
-        )
+        command = _read(f"/proc/{pid}/cmdline").replace("\0", " ").strip() or f"[{_read(f'/proc/{pid}/comm').strip()}]"
         certain = _descends(pid, stats) or mark in _read(f"/proc/{pid}/environ").split("\0")
         if certain or f"/{NAME}" in _read(f"/proc/{pid}/cgroup") or f"pytest_{NAME}" in command:
             yield Thing("process", f"{pid} {stat[19]}", f"{pid} (state {stat[0]}): {command[:150]}", certain)

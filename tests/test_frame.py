@@ -21,12 +21,8 @@ def framed(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest
     for name in ("CI", "OCIRUN_STRICT", "OCIRUN_LANE"):
         monkeypatch.delenv(name, raising=False)
     root = _FRAME.parent
-    pytester.makeconftest(
-        (root / "conftest.py").read_text(encoding="utf-8").replace("__file__", repr(str(root / "x")))
-    )
-    pytester.makefile(
-        ".ini", pytest="[pytest]\nmarkers =\n  requires: x\n  lane: x\naddopts = --import-mode=importlib"
-    )
+    pytester.makeconftest((root / "conftest.py").read_text(encoding="utf-8").replace("__file__", repr(str(root / "x"))))
+    pytester.makefile(".ini", pytest="[pytest]\nmarkers =\n  requires: x\n  lane: x\naddopts = --import-mode=importlib")
     (pytester.path / "suite").mkdir()
     frame = (_FRAME / "conftest.py").read_text(encoding="utf-8")
     (pytester.path / "suite/conftest.py").write_text(frame, encoding="utf-8")
@@ -79,9 +75,7 @@ def test_a_plain_skip_fails_only_when_strict(
         assert counts == {"skipped": 2}
 
 
-def test_the_kernels_lack_may_skip_when_strict(
-    framed: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_kernels_lack_may_skip_when_strict(framed: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel without the feature is named and excused."""
     monkeypatch.setenv("CI", "true")
     text = """

@@ -29,17 +29,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
         if find_spec(tool) is None:
             pytest.skip(f"{tool} is not installed: pip install '.[test]'")
     out = tmp_path_factory.mktemp("wheel")
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "build",
-        "--wheel",
-        "--no-isolation",
-        "--outdir",
-        str(out),
-        str(_ROOT),
-    ]
+    command = [sys.executable, "-P", "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(_ROOT)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=out)
     assert done.returncode == 0, done.stdout + done.stderr
     [path] = out.glob("*.whl")
@@ -57,9 +47,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: zipfile.ZipFile) -> Non
     """Every module and py.typed; no test, no page, no tool."""
     package = _ROOT / "pytest_ocirun"
     expected = {
-        path.relative_to(_ROOT).as_posix()
-        for path in package.rglob("*")
-        if path.is_file() and path.suffix != ".pyc"
+        path.relative_to(_ROOT).as_posix() for path in package.rglob("*") if path.is_file() and path.suffix != ".pyc"
     }
     found = {name for name in wheel.namelist() if ".dist-info/" not in name}
 

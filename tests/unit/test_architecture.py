@@ -140,16 +140,8 @@ def test_the_page_draws_the_same_house() -> None:
 @pytest.mark.parametrize(
     "where, text, complaint",
     [
-        (
-            "linux/x.py",
-            "from pytest_ocirun.runtime import plan",
-            "linux must not import pytest_ocirun.runtime.plan",
-        ),
-        (
-            "oci/x.py",
-            "def f():\n    from ..linux import mount",
-            "oci must not import pytest_ocirun.linux.mount",
-        ),
+        ("linux/x.py", "from pytest_ocirun.runtime import plan", "linux must not import pytest_ocirun.runtime.plan"),
+        ("oci/x.py", "def f():\n    from ..linux import mount", "oci must not import pytest_ocirun.linux.mount"),
         ("images/x.py", "import pytest_ocirun.runtime", "images must not import pytest_ocirun.runtime"),
         ("plugin/x.py", "from pytest_ocirun.agent import worker", "plugin must not import"),
         ("agent/x.py", "from pytest_ocirun import errors", "agent must not import pytest_ocirun.errors"),
@@ -169,9 +161,7 @@ def test_the_check_sees_a_breach(
     assert complaint in "\n".join([*_breaches(house / where), *_squatters(house / where)])
 
 
-@pytest.mark.parametrize(
-    "text", ["from pytest_ocirun.agent.wire import Frame", "from pytest_ocirun.agent import wire"]
-)
+@pytest.mark.parametrize("text", ["from pytest_ocirun.agent.wire import Frame", "from pytest_ocirun.agent import wire"])
 def test_the_plugin_may_import_the_wire(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     """The one file that both sides share."""
     path = tmp_path / _NAME / "plugin/x.py"

@@ -45,13 +45,7 @@ _RUNS = [
     Run(_README, "fixture", says=(r"1 passed",)),
     Run(_README, "bundle", says=(r"(?m)^ID +PID +STATUS",)),
     Run(_QUICKSTART, "inside-host", beside=("inside",), says=(r"1 passed",)),
-    Run(
-        _QUICKSTART,
-        "hang-timeout",
-        beside=("hang",),
-        status=1,
-        says=(r"test_hang\.py::test_hangs", r"(?i)timeout"),
-    ),
+    Run(_QUICKSTART, "hang-timeout", beside=("hang",), status=1, says=(r"test_hang\.py::test_hangs", r"(?i)timeout")),
     Run(_QUICKSTART, "container", beside=("ini",), says=(r"3 passed",)),
     Run(_QUICKSTART, "walk", says=(r'"status": *"created"', r"Name:\s+sleep", r"(?m)^sleeper +\d+ +running")),
 ]
@@ -158,14 +152,11 @@ def test_example_suite_ends_as_readme_says(tmp_path: Path) -> None:
     """README's first command: each test of docs/example has its outcome, and the tree is untouched."""
     _installed()
     tree = tmp_path / "docs/example"
-    shutil.copytree(
-        _ROOT / "docs/example", tree, ignore=shutil.ignore_patterns("__pycache__", ".pytest_cache")
-    )
+    shutil.copytree(_ROOT / "docs/example", tree, ignore=shutil.ignore_patterns("__pycache__", ".pytest_cache"))
     before = {path: path.read_bytes() for path in tree.rglob("*") if path.is_file()}
     command = block(_README, "example").text.split("&&")[-1].replace(".venv/bin/", "")
     done = _shell(
-        f"{command.strip()} --junitxml={shlex.quote(str(tmp_path / 'junit.xml'))} -p no:cacheprovider",
-        tmp_path,
+        f"{command.strip()} --junitxml={shlex.quote(str(tmp_path / 'junit.xml'))} -p no:cacheprovider", tmp_path
     )
 
     assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout + done.stderr
@@ -175,9 +166,7 @@ def test_example_suite_ends_as_readme_says(tmp_path: Path) -> None:
         module = (case.get("classname") or "").rpartition(".")[2]
         outcome = "passed" if not told else "skipped" if told[0][0] == "skipped" else told[0][1]
         found.setdefault(module, {})[case.get("name") or ""] = outcome
-    assert {module: set(tests) for module, tests in found.items()} == {
-        m: set(t) for m, t in _OUTCOMES.items()
-    }
+    assert {module: set(tests) for module, tests in found.items()} == {m: set(t) for m, t in _OUTCOMES.items()}
     for module, tests in _OUTCOMES.items():
         for name, expected in tests.items():
             if expected in {"passed", "skipped"}:
@@ -226,13 +215,9 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_changelog_fragments_are_named_by_rule() -> None:
     """ISSUE.KIND.md with a known kind, and something to say."""
     folder = _ROOT / "docs/changelog.d"
-    kinds = "|".join(
-        re.findall(r"^- `(\w+)`:", (folder / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
-    )
+    kinds = "|".join(re.findall(r"^- `(\w+)`:", (folder / "README.md").read_text(encoding="utf-8"), re.MULTILINE))
     fragments = sorted(path for path in folder.iterdir() if path.name != "README.md")
 
     assert kinds == "feature|change|fix|security|doc"
-    assert [
-        path.name for path in fragments if not re.fullmatch(rf"(\d+|\+[\w-]+)\.({kinds})\.md", path.name)
-    ] == []
+    assert [path.name for path in fragments if not re.fullmatch(rf"(\d+|\+[\w-]+)\.({kinds})\.md", path.name)] == []
     assert [path.name for path in fragments if not path.read_text(encoding="utf-8").strip()] == []

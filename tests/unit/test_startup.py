@@ -15,23 +15,10 @@ import pytest_ocirun
 _PACKAGE = Path(pytest_ocirun.__file__).parent
 _ENTRY = "pytest_ocirun.plugin.entry"
 _HEAVY = {"msgspec", "pyroute2", "pyseccomp", "filelock", "asyncio", "ctypes"}
-_OWN_HEAVY = {
-    f"pytest_ocirun.{name}" for name in ("engine", "images", "network", "runtime", "oci", "linux", "agent")
-}
+_OWN_HEAVY = {f"pytest_ocirun.{name}" for name in ("engine", "images", "network", "runtime", "oci", "linux", "agent")}
 
 _MAY_LOAD = {
-    *(
-        "__future__",
-        "pytest_ocirun",
-        "ctypes",
-        "_ctypes",
-        "json",
-        "_json",
-        "struct",
-        "_struct",
-        "fcntl",
-        "errno",
-    ),
+    *("__future__", "pytest_ocirun", "ctypes", "_ctypes", "json", "_json", "struct", "_struct", "fcntl", "errno"),
     *("socket", "_socket", "select", "selectors", "signal", "stat", "time", "math", "array", "re", "enum"),
     "resource",
     "gc",
@@ -73,9 +60,7 @@ def test_the_unused_plugin_loads_nothing_heavy() -> None:
     assert len(new) <= 6, sorted(new)
 
 
-@pytest.mark.parametrize(
-    "module", [m for name in ("cli", "linux", "oci", "runtime") for m in _modules_of(name)]
-)
+@pytest.mark.parametrize("module", [m for name in ("cli", "linux", "oci", "runtime") for m in _modules_of(name)])
 def test_verbs_and_core_load_only_the_start_up_path(module: str) -> None:
     """Whatever they need beyond that they import in the function that needs it."""
     new = _loaded(f"import {module}", "-S") - _loaded("import ctypes, json", "-S")

@@ -66,9 +66,7 @@ def test_controllers_that_share_a_hierarchy_share_its_mount_point() -> None:
         ("/", "", None),
     ],
 )
-def test_own_cgroup_is_found_below_a_mount_that_shows_a_part(
-    root: str, own: str, expected: str | None
-) -> None:
+def test_own_cgroup_is_found_below_a_mount_that_shows_a_part(root: str, own: str, expected: str | None) -> None:
     """A container sees its own sub-tree mounted, and the path of it in /proc from further up."""
     assert layout(V2.replace(" / ", f" {root} ", 1), own).own_v2 == expected
 
@@ -90,10 +88,7 @@ def test_without_cgroups_every_limit_is_refused_with_a_fix() -> None:
     refused = manager(layout("", "")).availability()
 
     assert set(refused) == {"memory", "pids", "cpu", "cpuset"}
-    assert all(
-        found and "no cgroup hierarchy" in found.reason and "mount" in found.hint
-        for found in refused.values()
-    )
+    assert all(found and "no cgroup hierarchy" in found.reason and "mount" in found.hint for found in refused.values())
 
 
 def test_null_cgroup_survives_json() -> None:
