@@ -142,8 +142,8 @@ class Engine:
         lines = [f"each container: all namespaces new, {ids}, no capabilities, seccomp, no network but loopback"]
         missing = sorted(name for name, controller in _CONTROLLED.items() if controller in self._refusals)
         if missing and self._require == "isolation":
-            reasons = "; ".join(sorted({self._refusals[_CONTROLLED[name]].reason for name in missing}))
-            lines.append(f"WEAKER, accepted by require=isolation: no limit on {', '.join(missing)} ({reasons})")
+            reason = self._refusals[_CONTROLLED[missing[0]]].reason
+            lines.append(f"WEAKER, accepted by require=isolation: no limit on {', '.join(missing)} ({reason})")
         return lines
 
     def close(self) -> None:
@@ -281,7 +281,9 @@ class Engine:
                 continue
             if self._require != "isolation":
                 error = refusal.error(f"limit {name} to {value}")
-                error.hint = f"{error.hint} Or accept containers without such limits: --ocirun-require=isolation"
+                error.hint = (
+                    f"Either {refusal.hint}; or accept containers without such limits: --ocirun-require=isolation"
+                )
                 raise error
             dropped.add(name)
         return replace(

@@ -1,7 +1,11 @@
-"""From a request to an OCI config: the defaults for code that is not trusted. Pure."""
+"""From a request to an OCI config: the defaults for code that is not trusted.
+
+It reads nothing but who owns the directories that are shown.
+"""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from pytest_ocirun.oci.process import Process, User
@@ -50,7 +54,7 @@ def build(request: Request, mapping: IDMapping, seccomp: Seccomp) -> Config:
         config.annotations[IDMAP] = "root"
     defaults.confine(config, [mapping], [mapping], seccomp)
     config.root.readonly = not request.writable_root
-    config.mounts = [*_system_mounts(rootless=not several), *_mounts(request, idmapped=several)]
+    config.mounts = [*_system_mounts(rootless=not several), *_mounts(request, mapping)]
     return config
 
 
@@ -71,23 +75,46 @@ def _system_mounts(*, rootless: bool) -> list[Mount]:
     return mounts
 
 
-def _mounts(request: Request, *, idmapped: bool) -> list[Mount]:
-    idmap = ["idmap"] if idmapped else []
+def _mounts(request: Request, mapping: IDMapping) -> list[Mount]:
+    idmapped = mapping.size > 1
     mounts = []
     for place in request.image.mounts:
-        options = ["bind", "ro", *_SAFE, *(idmap if place.idmap else [])] if idmapped else list(_SAFE_TREE)
-        mounts.append(_bind(str(place.source), place.destination, options))
+        mount = _bind(str(place.source), place.destination, ["bind", "ro", *_SAFE] if idmapped else [*_SAFE_TREE])
+        mounts.append(_owned(mount, mapping) if place.idmap else mount)
     if not request.writable_root:
         mounts += [Mount(destination=path, type="overlay", options=[mode, *_SAFE]) for path, mode in _SCRATCH]
     for path in request.overlays:
-        options = [f"lowerdir={path}", *_SAFE, *idmap]
-        mounts.append(Mount(destination=str(path), type="overlay", options=options))
+        mount = Mount(destination=str(path), type="overlay", source=str(path), options=[f"lowerdir={path}", *_SAFE])
+        mounts.append(_owned(mount, mapping))
     for bind in request.binds:
         options = ["bind" if idmapped else "rbind", "ro" if bind.readonly else "rw", *_SAFE]
-        options += idmap if bind.idmap else []
-        mounts.append(_bind(str(bind.source), bind.destination, options))
+        mount = _bind(str(bind.source), bind.destination, options)
+        mounts.append(_owned(mount, mapping) if bind.idmap else mount)
     return sorted(mounts, key=lambda mount: mount.destination.count("/") if mount.destination != "/" else 0)
 
 
 def _bind(source: str, destination: str, options: list[str]) -> Mount:
     return Mount(destination=destination, type="bind", source=source, options=options)
+
+
+def _owned(mount: Mount, mapping: IDMapping) -> Mount:
+    """Show the owner of the mount's source as the container's root: it has no capability to get round permissions."""
+    if mapping.size == 1:
+        return mount
+    mount.options.append("idmap")
+    found = os.stat(mount.source)
+    if (found.st_uid, found.st_gid) != (0, 0):
+        mount.uid_mappings = _swapped(found.st_uid, mapping)
+        mount.gid_mappings = _swapped(found.st_gid, mapping)
+    return mount
+
+
+def _swapped(owner: int, mapping: IDMapping) -> list[IDMapping]:
+    """The mapping, but with 0 and ``owner`` in each other's place; an owner beyond the range takes that of 0."""
+    first, size = mapping.host_id, mapping.size
+    rows = [(owner, first, 1)]
+    if 0 < owner < size:
+        rows += [(0, first + owner, 1), (1, first + 1, owner - 1), (owner + 1, first + owner + 1, size - owner - 1)]
+    else:
+        rows.append((1, first + 1, size - 1))
+    return [IDMapping(container_id=a, host_id=b, size=count) for a, b, count in rows if count]

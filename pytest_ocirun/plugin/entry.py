@@ -104,7 +104,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_report_header(config: pytest.Config) -> str | None:
     """Say that tests run on the host, if anything could make one think otherwise."""
     if config.stash.get(INSIDE, None) is None and (config.getini("ocirun_image") or config.option.ocirun_run):
-        return "ocirun: tests run on this host; the image is for ocirun_container"
+        accepted = config.option.ocirun_require or config.getini("ocirun_require")
+        weaker = "; WEAKER, accepted: its limits, where this host cannot set them" if accepted == "isolation" else ""
+        return f"ocirun: tests run on this host; the image is for ocirun_container{weaker}"
     return None
 
 

@@ -124,9 +124,9 @@ class MountPlan:
         if options.idmap and self._idmaps is None:
             raise ConfigError(f"{where}.options: idmap needs a new user namespace with mappings")
         if options.bind or mount.type in ("bind", "none"):
-            self._bind(where, slot, path, mount.source, options)
+            self._bind(where, slot, path, mount, options)
         elif mount.type == "overlay" and "upperdir" not in options.data:
-            self._overlay(where, slot, path, options)
+            self._overlay(where, slot, path, mount, options)
         elif mount.type == "cgroup":
             self._cgroup(slot, path, options)
         elif not mount.type:
@@ -134,25 +134,37 @@ class MountPlan:
         else:
             self._new(path, mount, options)
 
-    def _bind(self, where: str, slot: str, path: str, source: str, options: Options) -> None:
+    def _maps(self, mount: Mount, options: Options) -> list[list[list[int]]] | None:
+        """How the mount's owners are mapped: by its own mappings, else by the container's."""
+        if not options.idmap:
+            return None
+        if not mount.uid_mappings:
+            return self._idmaps
+        return [
+            [[row.container_id, row.host_id, row.size] for row in rows]
+            for rows in (mount.uid_mappings, mount.gid_mappings)
+        ]
+
+    def _bind(self, where: str, slot: str, path: str, mount: Mount, options: Options) -> None:
+        source = mount.source
         if not source:
             raise ConfigError(f"{where}.source: a bind mount needs a source")
         if options.data:
             raise ConfigError(f"{where}.options: a bind mount takes no file system options: {', '.join(options.data)}")
         absolute = source if source.startswith("/") else f"{self._bundle}/{source}"
-        idmaps = self._idmaps if options.idmap else None
+        idmaps = self._maps(mount, options)
         self.prepare.append(
             ["clone_tree", slot, absolute, options.recursive, options.set, options.clear, options.set_recursive, idmaps]
         )
         self.enter.append(["attach", slot, path, options.propagation])
 
-    def _overlay(self, where: str, slot: str, path: str, options: Options) -> None:
+    def _overlay(self, where: str, slot: str, path: str, mount: Mount, options: Options) -> None:
         lower = options.data.pop("lowerdir", None)
         mode = options.data.pop("mode", None)
         if options.data or (lower and mode):
             raise ConfigError(f"{where}.options: an overlay without upperdir takes lowerdir=DIRECTORY or mode=OCTAL")
         self.overlays += 1
-        idmaps = self._idmaps if options.idmap else None
+        idmaps = self._maps(mount, options)
         if lower:
             self.prepare.append(["overlay", slot, lower, self.overlays, *self._owner, options.set, idmaps])
         else:
