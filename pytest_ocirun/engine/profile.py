@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from pytest_ocirun.errors import ConfigError
 from pytest_ocirun.oci.process import Process, User
 from pytest_ocirun.oci.runtime import CPU, Config, IDMapping, Linux, Memory, Mount, Pids, Resources, Root
 from pytest_ocirun.runtime import defaults
@@ -102,7 +103,10 @@ def _owned(mount: Mount, mapping: IDMapping) -> Mount:
     if mapping.size == 1:
         return mount
     mount.options.append("idmap")
-    found = os.stat(mount.source)
+    try:
+        found = os.stat(mount.source)
+    except OSError as error:
+        raise ConfigError(f"mount {mount.source} in the container: {error.strerror}") from error
     if (found.st_uid, found.st_gid) != (0, 0):
         mount.uid_mappings = _swapped(found.st_uid, mapping)
         mount.gid_mappings = _swapped(found.st_gid, mapping)
