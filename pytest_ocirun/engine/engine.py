@@ -10,6 +10,7 @@ import itertools
 import os
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
 from pytest_ocirun.engine import cleanup, interpreter, profile
@@ -27,7 +28,6 @@ from pytest_ocirun.runtime.stdio import Stdio
 from pytest_ocirun.runtime.validate_process import validate_process
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from typing import Self
 
     from pytest_ocirun.engine.request import Limits, Request
@@ -74,6 +74,7 @@ class Engine:
         self._ahead = Ahead(self._begin, self._drop, lambda begun: self._give_back(begun.claimed))
         self._leaving: list[tuple[str, Child, int | None]] = []
         self._failures: list[OcirunError] = []
+        self._mappable: dict[int, bool] = {}
         self._closed = False
         self._ranges = Ranges(root)
         self._lock = threading.Lock()
@@ -174,7 +175,7 @@ class Engine:
         mapping, claimed = self._mapping(request.image)
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
-            config = profile.build(request, mapping, self._seccomp)
+            config = profile.build(request, mapping, self._seccomp, self._can_map)
             validate_process(config.process, "container: process")
             given = request.fds
             extra = {number: fd for number, fd in given.items() if number > 2}
@@ -292,6 +293,12 @@ class Engine:
             pids=None if "pids" in dropped else limits.pids,
             cpus=None if "cpus" in dropped else limits.cpus,
         )
+
+    def _can_map(self, path: str) -> bool:
+        device = os.stat(path).st_dev
+        if device not in self._mappable:
+            self._mappable[device] = self._store().idmap_obstacle(Path(path)) is None
+        return self._mappable[device]
 
     def _store(self) -> Store:
         if self._store_made is None:

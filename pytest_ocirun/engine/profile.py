@@ -15,6 +15,8 @@ from pytest_ocirun.runtime import defaults
 from pytest_ocirun.runtime.plan import IDMAP, OVERLAY
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pytest_ocirun.engine.request import Request
     from pytest_ocirun.oci.runtime import Seccomp
 
@@ -26,13 +28,14 @@ _SAFE = ("nosuid", "nodev")
 _SAFE_TREE = ("rbind", "rro", "rnosuid", "rnodev")
 
 
-def build(request: Request, mapping: IDMapping, seccomp: Seccomp) -> Config:
+def build(request: Request, mapping: IDMapping, seccomp: Seccomp, can_map: Callable[[str], bool]) -> Config:
     """The config of the container that ``request`` describes.
 
     Args:
         request: what is wanted.
         mapping: which host ids its uids and gids are.
         seccomp: the system call filter; the same object for every container, so that it is compiled once.
+        can_map: whether the file system of a path can be idmapped; files of one that cannot show as nobody's.
     """
     image = request.image
     several = mapping.size > 1
@@ -55,7 +58,7 @@ def build(request: Request, mapping: IDMapping, seccomp: Seccomp) -> Config:
         config.annotations[IDMAP] = "root"
     defaults.confine(config, [mapping], [mapping], seccomp)
     config.root.readonly = not request.writable_root
-    config.mounts = [*_system_mounts(rootless=not several), *_mounts(request, mapping)]
+    config.mounts = [*_system_mounts(rootless=not several), *_mounts(request, mapping, can_map)]
     return config
 
 
@@ -76,21 +79,25 @@ def _system_mounts(*, rootless: bool) -> list[Mount]:
     return mounts
 
 
-def _mounts(request: Request, mapping: IDMapping) -> list[Mount]:
+def _mounts(request: Request, mapping: IDMapping, can_map: Callable[[str], bool]) -> list[Mount]:
     idmapped = mapping.size > 1
+
+    def owned(mount: Mount) -> Mount:
+        return _owned(mount, mapping) if idmapped and can_map(mount.source) else mount
+
     mounts = []
     for place in request.image.mounts:
         mount = _bind(str(place.source), place.destination, ["bind", "ro", *_SAFE] if idmapped else [*_SAFE_TREE])
-        mounts.append(_owned(mount, mapping) if place.idmap else mount)
+        mounts.append(owned(mount) if place.idmap else mount)
     if not request.writable_root:
         mounts += [Mount(destination=path, type="overlay", options=[mode, *_SAFE]) for path, mode in _SCRATCH]
     for path in request.overlays:
         mount = Mount(destination=str(path), type="overlay", source=str(path), options=[f"lowerdir={path}", *_SAFE])
-        mounts.append(_owned(mount, mapping))
+        mounts.append(owned(mount))
     for bind in request.binds:
         options = ["bind" if idmapped else "rbind", "ro" if bind.readonly else "rw", *_SAFE]
         mount = _bind(str(bind.source), bind.destination, options)
-        mounts.append(_owned(mount, mapping) if bind.idmap else mount)
+        mounts.append(owned(mount) if bind.idmap else mount)
     return sorted(mounts, key=lambda mount: mount.destination.count("/") if mount.destination != "/" else 0)
 
 
@@ -100,8 +107,6 @@ def _bind(source: str, destination: str, options: list[str]) -> Mount:
 
 def _owned(mount: Mount, mapping: IDMapping) -> Mount:
     """Show the owner of the mount's source as the container's root: it has no capability to get round permissions."""
-    if mapping.size == 1:
-        return mount
     mount.options.append("idmap")
     try:
         found = os.stat(mount.source)
