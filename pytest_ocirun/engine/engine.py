@@ -295,7 +295,10 @@ class Engine:
         )
 
     def _can_map(self, path: str) -> bool:
-        device = os.stat(path).st_dev
+        try:
+            device = os.stat(path).st_dev
+        except OSError:
+            return False  # the mount itself will say what is wrong
         if device not in self._mappable:
             self._mappable[device] = self._store().idmap_obstacle(Path(path)) is None
         return self._mappable[device]
