@@ -40,7 +40,7 @@ def test_no_owner_lacks_an_option() -> None:
         "disable_plugin_autoload": (8, 4),
         "fold_skipped": (8, 3),
         "force_short_summary": (8, 4),
-        "xfail_tb": (8, 2, 1),
+        "xfail_tb": (8, 3),
         "stepwise_reset": (8, 4),
         "max_warnings": (9, 1),
     }
