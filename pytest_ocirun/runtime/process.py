@@ -164,6 +164,9 @@ def user(context: Context, uid: int, gid: int, groups: list[int]) -> None:
         prctl.set_keepcaps(1)
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
+        # The kernel takes (uid_t) -1 for "leave it as it is", which would be root (CVE-2024-40635).
+        if os.getresuid() != (uid, uid, uid) or os.getresgid() != (gid, gid, gid):
+            raise OSError(errno.EINVAL, f"the kernel made it uid {os.getuid()}, gid {os.getgid()}")
         prctl.set_keepcaps(0)
     prctl.set_dumpable(0)
 
