@@ -200,6 +200,13 @@ def test_a_container_of_such_a_user_is_refused(launch: Launch, user: tuple[int, 
         launch(user=user)
 
 
+@pytest.mark.parametrize("user", [(2**32 - 1, 0), (0, 2**32 - 1), (2**32 - 1, 2**32 - 1)])
+def test_what_means_unchanged_to_the_kernel_is_not_root(bare: Bare, rootfs: Path, user: tuple[int, int]) -> None:
+    """Should such an id get past every check before, the process itself notices that nothing changed."""
+    with bare.holder(confined(rootfs)) as name, pytest.raises(KernelRefused, match="the kernel made it uid 0"):
+        bare.exec(name, "id", user=User(uid=user[0], gid=user[1]))
+
+
 @pytest.mark.parametrize("uid", [65536, 2**31, 2**32 - 2])
 def test_a_user_beyond_the_map_is_refused(box: Container, uid: int) -> None:
     """An id that the container does not have is an error, not another id."""
