@@ -133,6 +133,23 @@ def test_make_takes_an_empty_directory_that_it_lost_again(tmp_path: Path, monkey
     assert len(calls) == 2
 
 
+def test_make_does_not_take_what_another_made_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deleted and made anew by another before we had the lock: it is theirs, and stays as it is."""
+    real = os.mkdir
+
+    def interfering(path: str, mode: int = 0o777, **more: int) -> None:
+        real(path, mode, **more)
+        os.rmdir(path)
+        real(path, mode)
+        Path(path, "state.json").write_text("{}", encoding="ascii")
+
+    monkeypatch.setattr(os, "mkdir", interfering)
+    with pytest.raises(ContainerExists):
+        state.make(str(tmp_path), "box")
+
+    assert (tmp_path / "box/state.json").read_text(encoding="ascii") == "{}"
+
+
 @pytest.mark.parametrize("spoil", ["mode", "link", "file"])
 def test_root_that_others_may_change_is_refused(tmp_path: Path, spoil: str) -> None:
     """Owner and mode of the root itself are looked at, not of what a link leads to."""
