@@ -32,10 +32,10 @@ def image(**more: Any) -> Image:
     return Image(**(wanted | more))
 
 
-def built(mapping: IDMapping = ROOT, **request: Any) -> Config:
+def built(mapping: IDMapping = ROOT, *, can_map: bool = True, **request: Any) -> Config:
     """The config of a request, which must be a valid one."""
     wanted: dict[str, Any] = {"image": image(), "limits": LIMITS, "env": {"A": "1"}}
-    config = profile.build(Request(**(wanted | request)), mapping, default_filter())
+    config = profile.build(Request(**(wanted | request)), mapping, default_filter(), lambda _path: can_map)
     validate(config)
     return config
 
@@ -126,6 +126,26 @@ def test_one_mapped_id_leaves_the_terminals_group_out() -> None:
     }
 
     assert ("gid=5" in pts[65536], "gid=5" in pts[1]) == (True, False)
+
+
+@pytest.mark.parametrize("owner", [1, 5, 65535, 65536, 2**31])
+def test_the_trees_owner_is_the_containers_root(owner: int) -> None:
+    """Whoever owns it shows as root, root in its place, each id once, and none of the host's beyond the range."""
+    rows = profile._swapped(owner, ROOT)
+    inside = {row.container_id + step: row.host_id + step for row in rows for step in range(row.size)}
+
+    assert inside[owner] == ROOT.host_id
+    assert len(inside) == sum(row.size for row in rows) == ROOT.size
+    assert sorted(inside.values()) == list(range(ROOT.host_id, ROOT.host_id + ROOT.size))
+    assert owner >= ROOT.size or inside[0] == ROOT.host_id + owner
+
+
+def test_a_file_system_that_cannot_be_mapped_is_bound_as_it_is(tmp_path: Path) -> None:
+    """Its files show as nobody's."""
+    for can_map in (True, False):
+        mounts = built(can_map=can_map, overlays=(tmp_path,)).mounts
+
+        assert ("idmap" in next(mount for mount in mounts if mount.type == "overlay").options) is can_map
 
 
 def test_a_missing_source_is_named() -> None:
