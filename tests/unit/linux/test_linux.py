@@ -181,7 +181,7 @@ def test_reset_signals_are_default() -> None:
         "import signal; from pytest_ocirun.linux import signals\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.signal(signal.SIGUSR1, lambda *_: None)\n"
         "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP}); signals.reset()\n"
-        "print([line for line in open('/proc/self/status') if line[:6] in ('SigBlk', 'SigIgn', 'SigCgt')])"
+        "print(*[line.split()[1] for line in open('/proc/self/status') if line[:6] in ('SigBlk', 'SigIgn', 'SigCgt')])"
     )
     root = str(Path(signals.__file__).parents[2])
     done = subprocess.run(
@@ -191,7 +191,8 @@ def test_reset_signals_are_default() -> None:
         check=True,
     )
 
-    assert done.stdout.count("0000000000000000") == 3, done.stdout
+    # 32 and 33 are glibc's own: its posix_spawn leaves them ignored, and its sigaction lets nobody change them.
+    assert [int(mask, 16) & ~(3 << 31) for mask in done.stdout.split()] == [0, 0, 0]
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="this kernel lacks the numbers that are compared")
