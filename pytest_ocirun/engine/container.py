@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __tracebackhide__ = True  # in a failed test's traceback the test's own lines are what matters
 
 _OUTPUT_CAP = 64 << 20
+_DYING_SECONDS = 5.0
 
 
 class Container:
@@ -273,8 +274,10 @@ class Container:
 
     def _kill_tree(self, child: Child, tree: Cgroup | None) -> None:
         """End what an exec started; without a cgroup of its own that is everything in the container but its init."""
-        if tree is not None:
-            tree.kill()
-        else:
+        if tree is None:
             kill_kin(self.pid)
-        child.kill()
+            child.kill()
+        else:
+            tree.kill()
+            child.kill()
+            tree.wait_empty(_DYING_SECONDS)
