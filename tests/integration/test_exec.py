@@ -363,7 +363,7 @@ def test_a_missing_directory_is_not_made_by_exec(box: Container) -> None:
 @requires("root", "cgroup")
 def test_exec_leaves_no_cgroup_behind(box: Container) -> None:
     """Each exec's own cgroup goes with it."""
-    box.exec(["true"])
+    box.exec(["true"], timeout=60)
     box.exec(["sh", "-c", "setsid sleep 60 & sleep 60"], timeout=0.2)
     found = [path for path in map(Path, box._cgroup.paths["dirs"].values()) for path in path.glob("exec-*")]
 
