@@ -1,4 +1,4 @@
-"""Containers ahead: what was launched twice alike will be launched a third time, so its sandboxes are begun already.
+"""Containers ahead: what was launched twice alike will be launched a third time, so its containers are begun already.
 
 Only containers that hold for execs are begun ahead: they have run nothing when they are handed out, so a container
 begun ahead is as fresh as one begun late. A zygote of its own builds them, beside the one that runs execs.

@@ -24,7 +24,6 @@ NUMBERS: dict[str, tuple[int, int]] = {
     "pivot_root": (155, 41),
     "keyctl": (250, 219),
     "capset": (126, 91),
-    "capget": (125, 90),
     "seccomp": (317, 277),
     "execveat": (322, 281),
     "pidfd_send_signal": (424, 424),

@@ -24,7 +24,6 @@ CLONE_NEWNET = 0x40000000
 CLONE_INTO_CGROUP = 0x200000000
 
 SIGKILL = 9
-SIGTERM = 15
 SIGCHLD = 17
 
 # The OCI names, in the order in which they are joined: user first, since it gives the right to the others.

@@ -1,7 +1,7 @@
 """The two spawners, seen from the client: the zygote's socket, or this process itself.
 
-Both offer ``spawn(plan, slots, owns) -> Child`` and ``forget(id)``, which is all that ``runtime.container`` knows of
-them.
+Both offer ``spawn(plan, slots, owns) -> Child``, ``remove(id)`` and ``forget(id)``, which is all that
+``runtime.container`` knows of them.
 """
 
 from __future__ import annotations
