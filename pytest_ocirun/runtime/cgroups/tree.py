@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+import stat
 import time
 
 from pytest_ocirun.errors import ConfigError, ContainerExists, KernelRefused, Unsupported
@@ -72,12 +73,17 @@ class Made:
         """Make a directory; say whether it is new.
 
         Raises:
-            KernelRefused: it cannot be made.
+            ConfigError: a file of the kernel's has the name.
+            KernelRefused: it cannot be made, or was there and is gone again (ENOENT).
         """
         try:
             os.mkdir(path, 0o755)
         except FileExistsError:
-            if os.path.isdir(path):
+            try:
+                found = os.stat(path)
+            except OSError as error:
+                raise knobs.refused(f"cannot make the cgroup {path}", error) from error
+            if stat.S_ISDIR(found.st_mode):
                 return False
             raise ConfigError(f"cannot make the cgroup {path}: a file of the kernel's has that name") from None
         except OSError as error:
