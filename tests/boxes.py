@@ -26,7 +26,7 @@ from pytest_ocirun.oci.runtime import Config, IDMapping, Mount, Resources
 from pytest_ocirun.runtime import defaults
 from pytest_ocirun.runtime.child import Child
 from pytest_ocirun.runtime.container import Runtime
-from pytest_ocirun.runtime.plan import IDMAP, OVERLAY
+from pytest_ocirun.runtime.root_plan import IDMAP, OVERLAY
 from pytest_ocirun.runtime.spawner import ZygoteClient
 from pytest_ocirun.runtime.stdio import Stdio
 from pytest_ocirun.runtime.validate import validate

@@ -12,7 +12,7 @@ from pytest_ocirun.errors import ConfigError
 from pytest_ocirun.oci.process import Process, User
 from pytest_ocirun.oci.runtime import CPU, Config, IDMapping, Linux, Memory, Mount, Pids, Resources, Root
 from pytest_ocirun.runtime import defaults
-from pytest_ocirun.runtime.plan import IDMAP, OVERLAY
+from pytest_ocirun.runtime.root_plan import IDMAP, OVERLAY
 
 if TYPE_CHECKING:
     from collections.abc import Callable

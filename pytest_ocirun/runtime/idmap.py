@@ -10,6 +10,8 @@ from __future__ import annotations
 import errno
 import os
 
+from pytest_ocirun.errors import ConfigError
+
 _own_maps: dict[str, list[tuple[int, int, int]]] = {}
 
 
@@ -45,6 +47,18 @@ def write_maps(pid: int, idmaps: list[list[list[int]]]) -> None:
             raise OSError(error.errno, f"write {len(rows)} rows to its {kind}_map: {error.strerror}") from error
         finally:
             os.close(fd)
+
+
+def host_id(rows: list[list[int]], inside: int) -> int:
+    """The host's id for the container's id ``inside``.
+
+    Raises:
+        ConfigError: the maps do not hold it.
+    """
+    for first, outside, count in rows:
+        if first <= inside < first + count:
+            return outside + inside - first
+    raise ConfigError(f"$.linux.uidMappings, gidMappings: the container's id {inside} is not mapped")
 
 
 def setgroups_allowed() -> bool:

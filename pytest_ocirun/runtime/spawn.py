@@ -25,7 +25,7 @@ from pytest_ocirun.linux import fds, mount, proc, sched, signals
 from pytest_ocirun.oci import json_text
 from pytest_ocirun.runtime import prepare, process, rootfs  # noqa: F401 - they register the operations
 from pytest_ocirun.runtime.idmap import write_maps
-from pytest_ocirun.runtime.steps import Context, StepFailed, describe, replay
+from pytest_ocirun.runtime.steps import Context, StepFailed, describe, load, replay
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ def spawn(plan: Plan, slots: dict[str, int]) -> tuple[int, int] | None:
     """
     context = Context(dict(slots))
     try:
+        load(plan["prepare"])
+        load(plan["enter"])
         replay(plan["prepare"], context)
         pid, pidfd, go = _clone(plan, context)
     except StepFailed as failed:

@@ -2,7 +2,8 @@
 
 A plan is a list of steps ``[operation, argument, ...]`` of plain JSON values. ``describe`` tells what a step does
 without doing it; ``replay`` does them in order. The operations themselves live in ``prepare`` (what the spawner does
-before the clone), ``rootfs`` and ``process`` (what the child does).
+before the clone), ``rootfs`` and ``process`` (what the child does). Operations that few containers need have modules
+of their own, which ``load`` imports when a plan names one: before the clone, since after it nothing is imported.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class StepFailed(Exception):
 
 
 _operations: dict[str, tuple[Operation, str]] = {}
+_HOMES: dict[str, str] = {}
+"""The module below ``runtime`` of each operation that is not loaded from the start."""
 
 
 def operation(sentence: str) -> Callable[[Operation], Operation]:
@@ -59,8 +62,16 @@ def operation(sentence: str) -> Callable[[Operation], Operation]:
     return register
 
 
+def load(steps: list[Step]) -> None:
+    """Import the modules of those operations of ``steps`` that are rarely needed."""
+    for step in steps:
+        if step[0] not in _operations:
+            __import__(f"pytest_ocirun.runtime.{_HOMES[step[0]]}")
+
+
 def describe(step: Step) -> str:
     """What ``step`` does, as a sentence."""
+    load([step])
     return _operations[step[0]][1].format(*step[1:])
 
 

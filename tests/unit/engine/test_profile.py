@@ -11,7 +11,7 @@ from pytest_ocirun.errors import ConfigError
 from pytest_ocirun.images.image import Image
 from pytest_ocirun.oci.runtime import Config, IDMapping
 from pytest_ocirun.runtime import defaults
-from pytest_ocirun.runtime.plan import IDMAP, OVERLAY
+from pytest_ocirun.runtime.root_plan import IDMAP, OVERLAY
 from pytest_ocirun.runtime.seccomp_default import default_filter
 from pytest_ocirun.runtime.validate import validate
 

@@ -12,7 +12,9 @@ from pytest_ocirun.linux import sched
 from pytest_ocirun.oci.process import Process, User
 from pytest_ocirun.oci.runtime import Config, IDMapping, Mount, Namespace, Root
 from pytest_ocirun.runtime import defaults, plan, prepare, process, rootfs  # noqa: F401 - they register operations
-from pytest_ocirun.runtime.plan import IDMAP, OVERLAY, Surroundings, container_plan, describe_plan, exec_plan, host_id
+from pytest_ocirun.runtime.idmap import host_id
+from pytest_ocirun.runtime.plan import Surroundings, container_plan, describe_plan, exec_plan
+from pytest_ocirun.runtime.root_plan import IDMAP, OVERLAY, overlay_limits
 from pytest_ocirun.runtime.steps import _operations, describe
 
 Plan = dict[str, Any]
@@ -247,7 +249,7 @@ def test_host_ids() -> None:
 def test_overlay_annotation_of_another_form(text: str) -> None:
     """A bound that cannot be read is an error, not no bound."""
     with pytest.raises(ConfigError, match=r"org[.]ocirun[.]overlay"):
-        plan.overlay_limits(text)
+        overlay_limits(text)
 
 
 def test_idmap_annotation_needs_a_user_namespace() -> None:
@@ -280,7 +282,7 @@ def test_the_root_opens_no_devices_of_the_image() -> None:
 
 def test_modules_of_the_plan_read_nothing() -> None:
     """Neither opens a file nor asks the system."""
-    for module in ("plan", "mount_plan"):
+    for module in ("plan", "root_plan", "mount_plan"):
         text = (Path(plan.__file__).parent / f"{module}.py").read_text(encoding="utf-8")
 
         assert not re.search(r"\bopen\(|os\.(stat|listdir|environ|getuid|geteuid|path\.exists)|subprocess", text), (
