@@ -31,11 +31,15 @@ class Begun:
         creation: what the runtime has of it.
         config: its config.
         claimed: the range of host ids claimed for it, if one was.
+        prepare_exec: has a process join the container of that id and wait for its first exec.
     """
 
-    __slots__ = ("_child", "claimed", "config", "creation")
+    __slots__ = ("_child", "_prepare_exec", "claimed", "config", "creation")
 
-    def __init__(self, creation: Creation, config: Config, claimed: int | None) -> None:
+    def __init__(
+        self, creation: Creation, config: Config, claimed: int | None, prepare_exec: Callable[[str], None]
+    ) -> None:
+        self._prepare_exec = prepare_exec
         self.creation = creation
         self.config = config
         self.claimed = claimed
@@ -57,6 +61,7 @@ class Begun:
         if self._child is not None or not self.creation.is_ready():
             return False
         self.finish()
+        self._prepare_exec(self.creation.directory.id)
         return True
 
 

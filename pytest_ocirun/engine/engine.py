@@ -193,7 +193,7 @@ class Engine:
             raise
         finally:
             os.close(null)
-        return Begun(creation, config, claimed)
+        return Begun(creation, config, claimed, self._runtime.prepare_exec)
 
     @overload
     def _finish(self, begun: Begun, *, ahead: Literal[False]) -> Container: ...

@@ -12,6 +12,7 @@ Messages on the reply socket, in any order until the last::
 
 from __future__ import annotations
 
+import errno
 import os
 
 from pytest_ocirun.errors import KernelRefused, ProtocolError
@@ -109,6 +110,16 @@ class Child:
             pass
         if self._error is not None:
             self._raise_dead()
+
+    def send(self, data: bytes, passed: list[int]) -> None:
+        """Send one message with fds to a process that waits for it.
+
+        Raises:
+            OSError: it has ended.
+        """
+        if fds.readable(self._reply.fileno()):
+            raise ProcessLookupError(errno.ESRCH, "the process has ended")
+        fds.send(self._reply, data, passed)
 
     def wait_console(self) -> None:
         """Wait for the master of the process's terminal, or for what kept it from being made; with a terminal only."""

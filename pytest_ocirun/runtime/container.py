@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 
 from pytest_ocirun.errors import KernelRefused, WrongStatus
-from pytest_ocirun.linux import fds, proc
-from pytest_ocirun.runtime import init, remains, state
+from pytest_ocirun.linux import proc
+from pytest_ocirun.runtime import init, plan, remains, state
 from pytest_ocirun.runtime.creation import Creation
-from pytest_ocirun.runtime.plan import Surroundings, container_plan, describe_plan, exec_plan
-from pytest_ocirun.runtime.record import Record
+from pytest_ocirun.runtime.record import Record, add_filter
+from pytest_ocirun.runtime.spare import Spares
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pytest_ocirun.oci.runtime import Config, Seccomp
     from pytest_ocirun.runtime.cgroups import Cgroup, Manager
     from pytest_ocirun.runtime.child import Child
-    from pytest_ocirun.runtime.record import Filter
     from pytest_ocirun.runtime.seccomp import Program
     from pytest_ocirun.runtime.spawn import Plan
     from pytest_ocirun.runtime.state import Directory
@@ -76,6 +75,7 @@ class Runtime:
         self._cache = cache or f"{root}/@seccomp"
         self._debug = debug
         self._records: dict[str, Record] = {}
+        self._spares = Spares()
         self._programs: dict[int, tuple[Seccomp, Program]] = {}
 
     def create(
@@ -178,14 +178,9 @@ class Runtime:
         record = self._running(container_id)
         own = record.cgroup.child(tree) if tree and record.cgroup.join_files() else None
         around = self._surroundings(container_id, own or record.cgroup, stdio)
-        slots = {} if process.terminal else stdio.slots()
-        filters: list[int] = []
         child: Child | None = None
         try:
-            filters = _add_filter(record.filter, around, slots)
-            plan = exec_plan(process, record.config, record.init, around)
-            self._print(plan)
-            child = self._joiner.spawn(plan, slots)
+            child = self._join(record, own, process, around, {} if process.terminal else stdio.slots())
             child.wait_spawned()
         except BaseException as error:
             if child is not None:
@@ -195,10 +190,24 @@ class Runtime:
             if isinstance(error, KernelRefused) and not proc.is_alive(*record.init):
                 raise WrongStatus(f"exec in container {container_id}: it ended meanwhile") from error
             raise
+        return child, own
+
+    def prepare_exec(self, container_id: str) -> None:
+        """Have a process join a container already and wait for the next ``exec``; does not wait for it.
+
+        Raises:
+            WrongStatus: the container does not run.
+        """
+        record = self._running(container_id)
+        around = self._surroundings(container_id, record.cgroup, None)
+        slots: dict[str, int] = {}
+        filters = add_filter(record.filter, around, slots)
+        try:
+            made = plan.spare_plan(record.config, record.init, around)
+            self._spares.add(container_id, self._joiner.spawn(made, slots))
         finally:
             for fd in filters:
                 os.close(fd)
-        return child, own
 
     def kill(self, container_id: str, number: int) -> None:
         """Send a signal to a container's init.
@@ -242,6 +251,7 @@ class Runtime:
     def remove(self, container_id: str) -> None:
         """Have the zygote end and remove a container that it made; its init's ``wait_removed`` tells when it has."""
         self._records.pop(container_id, None)
+        self._spares.drop(container_id)
         self._spawner.remove(container_id)
 
     def state(self, container_id: str) -> dict[str, Any]:
@@ -278,6 +288,25 @@ class Runtime:
                 raise WrongStatus(f"use container {container_id}: it is still being created")
             return Record.load(directory, document)
 
+    def _join(
+        self, record: Record, own: Cgroup | None, process: Process, around: plan.Surroundings, slots: dict[str, int]
+    ) -> Child:
+        """Spawn an exec's process, or have the container's spare become it if one waits."""
+        if process.oom_score_adj in (None, record.config.process.oom_score_adj):
+            around.filter_flags = None if record.filter is None else record.filter.flags
+            procs = [path for path in own.join_files() if path not in record.cgroup.join_files()] if own else []
+            child = self._spares.run(record.id, plan.program_steps(process, around), slots, procs)
+            if child is not None:
+                return child
+        filters = add_filter(record.filter, around, slots)
+        try:
+            made = plan.exec_plan(process, record.config, record.init, around)
+            self._print(made)
+            return self._joiner.spawn(made, slots)
+        finally:
+            for fd in filters:
+                os.close(fd)
+
     def _running(self, container_id: str) -> Record:
         record = self.record(container_id)
         if not proc.is_alive(*record.init):
@@ -286,17 +315,19 @@ class Runtime:
             )
         return record
 
-    def _surroundings(self, container_id: str, cgroup: Cgroup, stdio: Stdio, *, bundle: str = "") -> Surroundings:
-        return Surroundings(
+    def _surroundings(
+        self, container_id: str, cgroup: Cgroup, stdio: Stdio | None, *, bundle: str = ""
+    ) -> plan.Surroundings:
+        return plan.Surroundings(
             id=container_id,
             bundle=bundle,
             procs=[] if cgroup.v2_dir else cgroup.join_files(),
             cgroup_v2=cgroup.v2_dir,
             die_with_spawner=self._spawner.die_with_spawner,
-            extra_fds=sorted(stdio.extra),
+            extra_fds=sorted(stdio.extra) if stdio else [],
         )
 
-    def _spawn_init(self, creation: Creation, stdio: Stdio, around: Surroundings) -> None:
+    def _spawn_init(self, creation: Creation, stdio: Stdio, around: plan.Surroundings) -> None:
         config, directory = creation.config, creation.directory
         slots = {} if config.process.terminal else stdio.slots()
         own: list[int] = []  # of the slots, those that are ours to close
@@ -308,14 +339,14 @@ class Runtime:
                 creation.started, slots["started"] = os.pipe2(os.O_CLOEXEC)
                 own.append(slots["started"])
             # The holder makes one system call; what joins it later is filtered.
-            own += _add_filter(None if around.holder else creation.program, around, slots)
-            plan = container_plan(config, around)
-            self._print(plan)
+            own += add_filter(None if around.holder else creation.program, around, slots)
+            made = plan.container_plan(config, around)
+            self._print(made)
             paths = creation.cgroup.paths if creation.cgroup else None
             pids = config.linux.namespace("pid")
             shares_pids = pids is None or bool(pids.path)
             owns = {"id": directory.id, "cgroups": paths, "shares_pids": shares_pids, "state": directory.path}
-            creation.child = self._spawner.spawn(plan, slots, owns)
+            creation.child = self._spawner.spawn(made, slots, owns)
         finally:
             for fd in own:
                 os.close(fd)
@@ -328,6 +359,7 @@ class Runtime:
     def forget(self, container_id: str) -> None:
         """Forget a container that is gone."""
         self._records.pop(container_id, None)
+        self._spares.drop(container_id)
         self._spawner.forget(container_id)
 
     def _program(self, seccomp: Seccomp | None) -> Program | None:
@@ -351,21 +383,12 @@ class Runtime:
         found = proc.stat(os.getpid())
         return [os.getpid(), found[1] if found else 0]
 
-    def _print(self, plan: Plan) -> None:
+    def _print(self, made: Plan) -> None:
         if self._debug is not None:
             from pytest_ocirun.runtime import spawn  # noqa: F401 - it registers the operations and their sentences
 
-            for sentence in describe_plan(plan):
+            for sentence in plan.describe_plan(made):
                 self._debug(sentence)
-
-
-def _add_filter(program: Program | Filter | None, around: Surroundings, slots: dict[str, int]) -> list[int]:
-    """Add a compiled filter as slot ``filter``; the fds that are to be closed after the spawn."""
-    if program is None:
-        return []
-    around.filter_flags = program.flags
-    slots["filter"] = fds.memfd("seccomp", program.code)
-    return [slots["filter"]]
 
 
 def _shown(config: Config, cgroup: Cgroup) -> list[list[str]]:

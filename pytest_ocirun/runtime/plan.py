@@ -129,16 +129,30 @@ def exec_plan(process: Process, config: Config, init: tuple[int, int], around: S
         init: (pid, start time) of the container's init.
         around: as for ``container_plan``.
     """
+    return _joining_plan(config, init, around, process.oom_score_adj, program_steps(process, around))
+
+
+def spare_plan(config: Config, init: tuple[int, int], around: Surroundings) -> Plan:
+    """The plan of a process that joins the container of ``config`` and waits for ``program_steps``; see ``spare``."""
+    return _joining_plan(config, init, around, None, [["wait_program"]])
+
+
+def program_steps(process: Process, around: Surroundings) -> list[Step]:
+    """What a process that has joined a container does to become ``process``."""
+    steps: list[Step] = []
+    if process.terminal:
+        size = process.console_size
+        steps.append(["open_console", size.height if size else 0, size.width if size else 0, process.user.uid])
+    return [*steps, *_privileges(process, around, make_cwd=False), *_execution(process, around)]
+
+
+def _joining_plan(
+    config: Config, init: tuple[int, int], around: Surroundings, oom_score: int | None, then: list[Step]
+) -> Plan:
     flags = sum(sched.NAMESPACES[each.type] for each in config.linux.namespaces if each.type != "pid")
     enter: list[Step] = [["join_init", "init", flags]] if flags else []
     if config.linux.namespace("user"):
         enter.append(["become_root"])
-    enter += [["new_session"], ["new_keyring", around.id], ["open_root"]]
-    if process.terminal:
-        size = process.console_size
-        enter.append(["open_console", size.height if size else 0, size.width if size else 0, process.user.uid])
-    enter += _privileges(process, around, make_cwd=False)
-    enter += _execution(process, around)
     return {
         "prepare": [*_filter(around), ["open_init", "init", *init]],
         "join": [],
@@ -146,8 +160,8 @@ def exec_plan(process: Process, config: Config, init: tuple[int, int], around: S
         "clone": 0,
         "idmaps": None,
         "cgroups": {"procs": around.procs, "v2": around.cgroup_v2},
-        "oom_score": process.oom_score_adj if process.oom_score_adj is not None else config.process.oom_score_adj,
-        "enter": enter,
+        "oom_score": config.process.oom_score_adj if oom_score is None else oom_score,
+        "enter": [*enter, ["new_session"], ["new_keyring", around.id], ["open_root"], *then],
         "holder": False,
     }
 

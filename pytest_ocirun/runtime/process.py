@@ -16,7 +16,7 @@ from pytest_ocirun.linux import caps, fds, netdev, prctl, sched, signals, tty, u
 from pytest_ocirun.oci import json_text
 from pytest_ocirun.runtime.idmap import setgroups_allowed
 from pytest_ocirun.runtime.inside import open_inside
-from pytest_ocirun.runtime.steps import Context, operation
+from pytest_ocirun.runtime.steps import Context, operation, replay
 
 
 @operation("become root of the new user namespace")
@@ -259,6 +259,21 @@ def wait_start(context: Context) -> None:
     connection = fds.accept(context.fds["listen"])
     os.write(connection, b"starting")
     context.fds["starter"] = connection
+
+
+@operation("wait for the program to run")
+def wait_program(context: Context) -> None:
+    """Take the rest of the steps from the client, with the fds that they name, and do them; see ``spare``."""
+    sock = fds.socket_of(context.fds["reply"])
+    data, received = fds.receive(sock)
+    sock.detach()
+    if not data:
+        os._exit(0)  # the client let go of this process without having needed it
+    steps, *others = received
+    context.fds |= zip(json_text.loads(data)["slots"], others, strict=True)
+    program = json_text.loads(fds.read_all(steps))
+    os.close(steps)
+    replay(program, context)
 
 
 @operation("arrange the file descriptors {0}")

@@ -18,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Self
 
+    from pytest_ocirun.runtime.plan import Surroundings
     from pytest_ocirun.runtime.seccomp import Program
     from pytest_ocirun.runtime.state import Directory
 
@@ -42,6 +43,15 @@ class Filter:
     def of(cls, program: Program | None) -> Filter | None:
         """The filter of a compiled program; None without one."""
         return None if program is None else Filter(program.code, program.flags)
+
+
+def add_filter(program: Program | Filter | None, around: Surroundings, slots: dict[str, int]) -> list[int]:
+    """Hand a compiled filter to a spawner as slot ``filter``; the fds that are to be closed after the spawn."""
+    if program is None:
+        return []
+    around.filter_flags = program.flags
+    slots["filter"] = fds.memfd("seccomp", program.code)
+    return [slots["filter"]]
 
 
 class Record:

@@ -23,7 +23,7 @@ import os
 
 from pytest_ocirun.linux import fds, mount, proc, sched, signals
 from pytest_ocirun.oci import json_text
-from pytest_ocirun.runtime import prepare, process, rootfs  # noqa: F401 - they register the operations
+from pytest_ocirun.runtime import place, prepare, process, rootfs  # noqa: F401 - some register the operations
 from pytest_ocirun.runtime.idmap import write_maps
 from pytest_ocirun.runtime.steps import Context, StepFailed, describe, load, replay
 
@@ -172,31 +172,11 @@ def _let_go(plan: Plan, pid: int, go: int) -> int:
     if plan["idmaps"]:
         write_maps(pid, plan["idmaps"])
     if plan["oom_score"] is not None:
-        _write(f"/proc/{pid}/oom_score_adj", str(plan["oom_score"]))
-    for path in plan["cgroups"]["procs"]:
-        _write(path, str(pid))
-    _verify_place(pid, plan["cgroups"])
+        place.write(f"/proc/{pid}/oom_score_adj", str(plan["oom_score"]))
+    place.join(pid, plan["cgroups"]["procs"], born_in=plan["cgroups"]["v2"])
     found = proc.stat(pid)
     os.write(go, b"g")
     return found[1] if found else 0
-
-
-def _verify_place(pid: int, cgroups: dict[str, Any]) -> None:
-    """Fail closed: a process that the kernel counts in another cgroup has no limits (CVE-2025-47291)."""
-    wanted = {os.path.dirname(path) for path in cgroups["procs"]} | ({cgroups["v2"]} if cgroups["v2"] else set())
-    if not wanted:
-        return
-    with open(f"/proc/{pid}/cgroup", "rb") as file:
-        found = [line.rstrip(b"\n").split(b":", 2)[2].decode("utf-8", "surrogateescape") for line in file]
-    # There is one line per hierarchy, so each wanted directory must account for a line of its own.
-    places = [path for path in found if path != "/" and any(directory.endswith(path) for directory in wanted)]
-    lost = [directory for directory in wanted if not any(directory.endswith(path) for path in places)]
-    if lost or len(places) < len(wanted):
-        state = proc.stat(pid)
-        if state is None or state[0] in "ZX":
-            raise ProcessLookupError(errno.ESRCH, "the container ended meanwhile")
-        where = min(lost or wanted)
-        raise OSError(errno.EPERM, "the kernel counts the new process in another cgroup", where)
 
 
 def _child(plan: Plan, context: Context, wait: int) -> None:
@@ -253,11 +233,3 @@ def _undo_prepare() -> None:
         mount.umount2(prepare.UPPER, mount.MNT_DETACH)
     except OSError:
         pass
-
-
-def _write(path: str, text: str) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, text.encode())
-    finally:
-        os.close(fd)

@@ -12,7 +12,7 @@ import pytest
 from pytest_ocirun.engine.container import Container
 from pytest_ocirun.errors import OcirunError
 from pytest_ocirun.oci.runtime import Mount, Namespace
-from pytest_ocirun.runtime import spawn
+from pytest_ocirun.runtime import place
 from pytest_ocirun.runtime.cgroups.detect import manager
 from tests.boxes import Bare, Launch, confined
 from tests.requires import requires
@@ -154,9 +154,9 @@ def test_a_place_in_one_hierarchy_does_not_stand_for_all() -> None:
             Path(path).write_text(str(pid), encoding="ascii")
         if len(files) > 1:
             with pytest.raises(PermissionError, match="counts the new process in another cgroup"):
-                spawn._verify_place(pid, {"procs": files, "v2": None})
+                place.verify(pid, {os.path.dirname(path) for path in files})
         Path(files[-1]).write_text(str(pid), encoding="ascii")
-        spawn._verify_place(pid, {"procs": files, "v2": None})
+        place.verify(pid, {os.path.dirname(path) for path in files})
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
