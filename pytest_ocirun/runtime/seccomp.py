@@ -22,6 +22,7 @@ import struct
 import sys
 
 from pytest_ocirun.errors import ConfigError, Unsupported
+from pytest_ocirun.oci import json_text
 from pytest_ocirun.oci.codec import encode
 from pytest_ocirun.runtime.seccomp_terms import ACTIONS, FLAGS, OPERATORS, WITH_NUMBER, check_filter
 
@@ -260,10 +261,8 @@ def _digest(data: bytes) -> bytes:
 
 
 def _key(seccomp: Seccomp) -> str:
-    import json
-
     content = [encode(seccomp), os.uname().machine, sys.byteorder, _library_version(), _MAGIC.decode()]
-    return _digest(json.dumps(content, sort_keys=True).encode()).hex()
+    return _digest(json_text.dumps(content).encode()).hex()
 
 
 def _library_version() -> str:

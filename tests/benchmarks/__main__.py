@@ -23,6 +23,7 @@ class Section(NamedTuple):
         block: the most samples of a row in one go.
         paused: whether to idle before each sample.
         by_phase: whether the phases are what matters.
+        units: rows that the others are compared with too, in a table of its own.
     """
 
     title: str
@@ -31,6 +32,7 @@ class Section(NamedTuple):
     block: int = 100
     paused: bool = False
     by_phase: bool = False
+    units: tuple[str, ...] = ()
 
 
 SECTIONS = {
@@ -38,7 +40,9 @@ SECTIONS = {
     "paused": Section("the same, idle before each", lifecycle.rows, "runc run", paused=True),
     "exec": Section("exec /bin/true in a running container", execs.rows, "nsenter"),
     "cold": Section("run /bin/true, a cold process each", cold.run_rows, "runc run", block=5),
-    "verbs": Section("each verb, a cold process each", cold.verb_rows, "runc", block=2, by_phase=True),
+    "verbs": Section(
+        "each verb, a cold process each", cold.verb_rows, "runc", block=2, by_phase=True, units=(cold.PYTHON,)
+    ),
     "start": Section("pytest's start, one test", sessions.start_rows, "pytest -p no:ocirun", block=2),
     "suite": Section("500 trivial tests in 10 files", sessions.suite_rows, "plain", block=1),
 }
@@ -78,7 +82,8 @@ def _measure(section: Section, scratch: Path, options: argparse.Namespace) -> li
     if measured:
         base = next((row for row in measured if row.name == section.base), measured[0])
         title = f"{section.title}, {pause * 1e3:.0f} ms" if pause else section.title
-        print((by_phase if section.by_phase else table)(title, measured, base=base), flush=True)
+        for unit in (base, *(row for row in measured if row.name in section.units)):
+            print((by_phase if section.by_phase else table)(title, measured, base=unit), flush=True)
         if options.phases and not section.by_phase and any(len(row.times[0]) > 1 for row in measured):
             print(phases(title, measured), flush=True)
     return failed

@@ -9,13 +9,16 @@ from itertools import count
 from pathlib import Path
 
 from tests import images
-from tests.benchmarks import peers
+from tests.benchmarks import as_podman, peers
 from tests.benchmarks.launcher import Launcher
 from tests.benchmarks.lifecycle import LIMITS, TRUE
 from tests.benchmarks.measure import TOTAL, Row, Times
 
 OWN = "ocirun"
-_KINDS = {"": "spec", ", confined alike": "confined"}
+PYTHON = "python"
+_KINDS = {"": "spec", ", as podman": "podman", ", confined alike": "confined"}
+_VERBS = ("run", "create", "start", "state", "list", "exec", "kill", "delete", "delete -f")
+_FLOOR = [sys.executable, "-I", "-S", "-c", "import ctypes, json"]
 
 
 def command_of(name: str) -> list[str] | None:
@@ -40,22 +43,28 @@ def run_rows(scratch: Path) -> Iterator[list[Row]]:
             for name, launcher, command, bundles in found:
                 whole = [*command, "run", "--bundle", str(bundles / kind)]
                 rows.append(Row(f"{name} run{suffix}", _Run(launcher, whole, name)))
-        floor = [sys.executable, "-I", "-S", "-c", "import ctypes, json"]
-        rows.append(Row("python -I -S, ctypes and json", lambda: {TOTAL: found[0][1].run(floor)}))
+        rows.append(Row("python -I -S, ctypes and json", lambda: {TOTAL: found[0][1].run(_FLOOR)}))
         yield rows
 
 
 @contextmanager
 def verb_rows(scratch: Path) -> Iterator[list[Row]]:
-    """A container's life by verbs: a phase for each, one row for each runtime.
+    """A container's life by verbs, with a bundle as podman writes it: a phase for each, one row for each runtime.
+
+    The last two rows say what a cold process costs at least: an interpreter that does nothing, and bubblewrap.
 
     Args:
         scratch: an empty directory.
     """
     with _runtimes(scratch) as found:
-        yield [
-            Row(name, _Verbs(launcher, command, bundles / "sleep", name)) for name, launcher, command, bundles in found
-        ]
+        launcher = found[0][1]
+        rows = [Row(name, _Verbs(own, command, bundles, name)) for name, own, command, bundles in found]
+        rows.append(Row(PYTHON, lambda: dict.fromkeys((*_VERBS, TOTAL), launcher.run(_FLOOR))))
+        bwrap = peers.program("bwrap")
+        if bwrap is not None:
+            sandbox = peers.bubblewrap(bwrap, scratch / "rootfs", TRUE)
+            rows.append(Row("bwrap", lambda: dict.fromkeys(("run", TOTAL), launcher.run(sandbox))))
+        yield rows
 
 
 class _Run:
@@ -70,17 +79,19 @@ class _Run:
 
 
 class _Verbs:
-    def __init__(self, launcher: Launcher, command: Sequence[str], bundle: Path, name: str) -> None:
+    def __init__(self, launcher: Launcher, command: Sequence[str], bundles: Path, name: str) -> None:
         self._launcher = launcher
         self._command = command
-        self._bundle = bundle
+        self._once = str(bundles / "podman")
+        self._lasting = str(bundles / "sleep")
         self._ids = (f"bench-{os.getpid()}-{name}-{number}" for number in count(1))
 
     def __call__(self) -> Times:
-        """Lead a container through every verb."""
-        name = next(self._ids)
+        """Lead containers through every verb."""
+        once, name, forced = (next(self._ids) for _ in range(3))
         times = {
-            "create": self._run("create", "--bundle", str(self._bundle), name),
+            "run": self._run("run", "--bundle", self._once, once),
+            "create": self._run("create", "--bundle", self._lasting, name),
             "start": self._run("start", name),
             "state": self._run("state", name),
             "list": self._run("list"),
@@ -90,6 +101,8 @@ class _Verbs:
         # Until the kernel has taken it apart: runc's delete refuses a container that still runs.
         time.sleep(0.05)
         times["delete"] = self._run("delete", name)
+        self._run("run", "--detach", "--bundle", self._lasting, forced)
+        times["delete -f"] = self._run("delete", "--force", forced)
         return {**times, TOTAL: sum(times.values())}
 
     def _run(self, *args: str) -> float:
@@ -110,7 +123,8 @@ def _runtimes(scratch: Path) -> Iterator[list[tuple[str, Launcher, list[str], Pa
             maker = "runc" if peers.program("runc") else "crun"
             peers.spec_bundle(bundles / "spec", rootfs, peers.program(maker) or maker, TRUE)
             peers.confined_bundle(bundles / "confined", rootfs, peers.program(maker) or maker, TRUE, LIMITS)
-            peers.spec_bundle(bundles / "sleep", rootfs, peers.program(maker) or maker, ["/bin/sleep", "600"])
+            as_podman.bundle(bundles / "podman", rootfs, peers.program(maker) or maker, TRUE)
+            as_podman.bundle(bundles / "sleep", rootfs, peers.program(maker) or maker, ["/bin/sleep", "600"])
             hidden = peers.hidden_from_crun() if name == "crun" else []
             launcher = stack.enter_context(Launcher(without=hidden))
             # A state root of its own, so that `list` has one container to show.

@@ -116,15 +116,22 @@ def phases(title: str, rows: Sequence[Row]) -> str:
 
 
 def by_phase(title: str, rows: Sequence[Row], *, base: Row) -> str:
-    """A line for each phase: every row's median, and in brackets as a multiple of the base's."""
+    """A line for each phase: every row's median, its least, and in brackets the median as a multiple of the base's."""
     width = max(len(name) for name in base.times[0])
-    lines = [f"\n{title} (medians in ms, and x {base.name}; {len(base.times)} samples each, interleaved)"]
-    lines.append(" " * width + "".join(f"{row.name:>18}" for row in rows))
+    lines = [f"\n{title} (median and least in ms, and x {base.name}; {len(base.times)} samples each, interleaved)"]
+    lines.append(" " * width + "".join(f"{row.name:>22}" for row in rows))
     for name in base.times[0]:
-        least = statistics.median(base.phase(name))
-        medians = [statistics.median(row.phase(name)) for row in rows]
-        lines.append(f"{name:{width}}" + "".join(f"{each:>10.2f} ({each / least:.2f})".rjust(18) for each in medians))
+        unit = statistics.median(base.phase(name))
+        lines.append(f"{name:{width}}" + "".join(_cell(row, name, unit) for row in rows))
     return "\n".join(lines)
+
+
+def _cell(row: Row, name: str, unit: float) -> str:
+    if name not in row.times[0]:
+        return f"{'-':>22}"
+    times = row.phase(name)
+    median = statistics.median(times)
+    return f"{median:.2f} {times[0]:.2f} ({median / unit:.2f})".rjust(22)
 
 
 def percentile(times: Sequence[float], part: float) -> float:
