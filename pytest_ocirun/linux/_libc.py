@@ -25,6 +25,7 @@ NUMBERS: dict[str, tuple[int, int]] = {
     "keyctl": (250, 219),
     "capset": (126, 91),
     "seccomp": (317, 277),
+    "bpf": (321, 280),
     "execveat": (322, 281),
     "pidfd_send_signal": (424, 424),
     "open_tree": (428, 428),

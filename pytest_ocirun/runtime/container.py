@@ -129,9 +129,7 @@ class Runtime:
         creation = Creation(self, state.make(self.root, container_id), config, bundle)
         try:
             creation.directory.write({"id": container_id, "pid": 0, "start_time": 0, "maker": self._maker()})
-            creation.cgroup = self._cgroups().create(
-                config.linux.cgroups_path or None, container_id, config.linux.resources, allow_none=without_cgroup
-            )
+            creation.cgroup = self._cgroup(container_id, config, allow_none=without_cgroup)
             creation.program = self._program(config.linux.seccomp)
             around = self._surroundings(container_id, creation.cgroup, stdio, bundle=bundle)
             around.holder, around.autostart = holder, start
@@ -371,6 +369,14 @@ class Runtime:
 
             self._programs[id(seccomp)] = (seccomp, load_or_compile(seccomp, self._cache))
         return self._programs[id(seccomp)][1]
+
+    def _cgroup(self, container_id: str, config: Config, *, allow_none: bool) -> Cgroup:
+        manager, resources = self._cgroups(), config.linux.resources
+        if resources.devices or config.linux.namespace("user") is None:
+            from pytest_ocirun.runtime.device_access import enforceable
+
+            resources = enforceable(config, manager)
+        return manager.create(config.linux.cgroups_path or None, container_id, resources, allow_none=allow_none)
 
     def _cgroups(self) -> Manager:
         if self._manager is None:

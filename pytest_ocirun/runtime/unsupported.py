@@ -82,7 +82,6 @@ def refuse_unsupported(config: Config) -> None:
     for index, mount in enumerate(config.mounts):
         _refuse_mount(mount, f"$.mounts[{index}]")
     _refuse_devices(config)
-    _refuse_device_rules(config)
 
 
 def refuse_unsupported_process(process: Process, path: str = "$") -> None:
@@ -160,24 +159,3 @@ def _host_has(device: Device) -> bool:
     kinds = {"c": stat.S_IFCHR, "b": stat.S_IFBLK}
     numbers = (os.major(found.st_rdev), os.minor(found.st_rdev))
     return stat.S_IFMT(found.st_mode) == kinds.get(device.type) and numbers == (device.major, device.minor)
-
-
-def _refuse_device_rules(config: Config) -> None:
-    """The device cgroup is not used; the rule that ``spec`` writes is met where no node can be made."""
-    rules = config.linux.resources.devices
-    if not rules:
-        return
-    first = rules[0]
-    denies_all = not first.allow and first.type in ("", "a") and first.major is first.minor is None
-    if len(rules) > 1 or not denies_all:
-        raise Unsupported(
-            "$.linux.resources.devices: device rules are not supported yet",
-            hint="remove them; without CAP_MKNOD a container has no devices but those of linux.devices",
-        )
-    sets = config.process.capabilities
-    may_make_nodes = sets is not None and "CAP_MKNOD" in [*sets.bounding, *sets.permitted]
-    if may_make_nodes and config.linux.namespace("user") is None:
-        raise Unsupported(
-            "$.linux.resources.devices: denying devices to a container with CAP_MKNOD is not supported yet",
-            hint="drop CAP_MKNOD, or add a user namespace",
-        )

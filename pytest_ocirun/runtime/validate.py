@@ -19,20 +19,19 @@ from pytest_ocirun.runtime.unsupported import refuse_unsupported, select
 from pytest_ocirun.runtime.validate_process import (
     ID,
     U32,
-    U64,
     check_process,
     check_ranges,
     check_strings,
     one_of,
     process_warnings,
 )
+from pytest_ocirun.runtime.validate_resources import check_resources
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pytest_ocirun.oci.runtime import Config, IDMapping, Mount, Namespace
 
 _POSITIVE = (1, 2**63 - 1)
-_LIMIT = (-1, 2**63 - 1)
 
 RANGES = (
     ("linux.uid_mappings[].container_id", ID),
@@ -46,15 +45,6 @@ RANGES = (
     ("linux.devices[].file_mode", U32),
     ("linux.devices[].uid", ID),
     ("linux.devices[].gid", ID),
-    ("linux.resources.devices[].major", _LIMIT),
-    ("linux.resources.devices[].minor", _LIMIT),
-    ("linux.resources.memory.limit", _LIMIT),
-    ("linux.resources.memory.reservation", _LIMIT),
-    ("linux.resources.memory.swap", _LIMIT),
-    ("linux.resources.pids.limit", _LIMIT),
-    ("linux.resources.cpu.shares", U64),
-    ("linux.resources.cpu.quota", _LIMIT),
-    ("linux.resources.cpu.period", _POSITIVE),
     ("hooks.prestart[].timeout", _POSITIVE),
     ("hooks.create_runtime[].timeout", _POSITIVE),
     ("hooks.create_container[].timeout", _POSITIVE),
@@ -279,15 +269,7 @@ def _check_devices(config: Config) -> None:
 
 
 def _check_resources(config: Config) -> None:
-    memory = config.linux.resources.memory
-    if memory.swap is not None and memory.limit is not None and -1 < memory.swap < memory.limit:
-        raise ConfigError(
-            f"$.linux.resources.memory.swap: {memory.swap} is memory and swap, so cannot be less than "
-            f"the limit {memory.limit}"
-        )
-    for key, text in (("cpus", config.linux.resources.cpu.cpus), ("mems", config.linux.resources.cpu.mems)):
-        if text and not set(text) <= set("0123456789,-"):
-            raise ConfigError(f"$.linux.resources.cpu.{key}: expected a list such as 0-3,7, got {text!r}")
+    check_resources(config.linux.resources, "$.linux.resources")
 
 
 def _check_seccomp(config: Config) -> None:

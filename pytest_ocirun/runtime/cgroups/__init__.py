@@ -218,6 +218,10 @@ class Manager:
         """Say which of ``memory``, ``pids``, ``cpu`` and ``cpuset`` can be limited (None), or why not."""
         raise NotImplementedError
 
+    def device_refusal(self) -> Refusal | None:
+        """Say why nobody can enforce ``linux.resources.devices`` here, as far as that is known without trying."""
+        raise NotImplementedError
+
     def create(
         self, path: str | None, container_id: str, resources: Resources | None, *, allow_none: bool = False
     ) -> Cgroup:

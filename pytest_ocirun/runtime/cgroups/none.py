@@ -34,15 +34,21 @@ class NoManager(Manager):
         """Refuse every limit."""
         return dict.fromkeys(CONTROLLERS, self._refusal)
 
+    def device_refusal(self) -> Refusal | None:
+        """See ``Manager``."""
+        return self._refusal
+
     def create(
         self, path: str | None, container_id: str, resources: Resources | None, *, allow_none: bool = False
     ) -> Cgroup:
         """Give a ``NullCgroup`` if that was allowed and nothing was asked for; see ``Manager.create``."""
         tree.resolve(path, container_id)
-        asked = limits.settings_v2(resources)
+        asked = [setting.limit for setting in limits.settings_v2(resources) if not setting.optional]
+        if resources and resources.devices:
+            asked.append("devices")
         if allow_none and not asked:
             return NullCgroup()
-        names = " and ".join(dict.fromkeys(setting.limit for setting in asked if not setting.optional))
+        names = " and ".join(dict.fromkeys(asked))
         attempt = f"cannot set {names}" if names else "cannot make a cgroup"
         raise self._refusal.error(f"{attempt} for container {container_id}")
 
@@ -83,6 +89,8 @@ class NullCgroup(Cgroup):
         """Refuse any limit."""
         for setting in limits.settings_v2(resources):
             raise self._nothing(f"set {setting.limit} to {setting.asked}")
+        if resources and resources.devices:
+            raise self._nothing("enforce linux.resources.devices")
 
     def limits(self) -> dict[str, int | str]:
         """No limit is in force."""

@@ -47,6 +47,14 @@ class V1Manager(Manager):
         """See ``Manager``."""
         return {name: self._refusal(name) for name in LIMITING}
 
+    def device_refusal(self) -> Refusal | None:
+        """See ``Manager``."""
+        if self._usable("devices"):
+            return None
+        from . import devices
+
+        return devices.refusal(self._mounts.get(UNIFIED)) and self._refusal("devices")
+
     def _refusal(self, controller: str) -> Refusal | None:
         mount = self._mounts.get(controller)
         if mount is None:
@@ -172,6 +180,10 @@ class V1Cgroup(Cgroup):
                     hint=f"create the container with a {name} limit, then change it",
                 )
             setting.write(directory)
+        if resources and resources.devices:
+            from . import devices
+
+            devices.enforce(resources.devices, v1=self._dirs.get("devices"), v2=self._dirs.get(UNIFIED))
 
     def _ordered(self, settings: list[limits.Setting]) -> list[limits.Setting]:
         """Put memsw first if its old value is below the new memory limit: memsw < memory is EINVAL."""

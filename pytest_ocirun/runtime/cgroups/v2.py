@@ -48,6 +48,12 @@ class V2Manager(Manager):
         """See ``Manager``."""
         return {name: self._place.refusal(name) for name in CONTROLLERS}
 
+    def device_refusal(self) -> Refusal | None:
+        """See ``Manager``."""
+        from . import devices
+
+        return devices.refusal(self._mount)
+
     def create(
         self,
         path: str | None,
@@ -137,6 +143,10 @@ class V2Cgroup(Cgroup):
         """See ``Cgroup``."""
         for setting in limits.settings_v2(resources):
             setting.write(self._dir)
+        if resources and resources.devices:
+            from . import devices
+
+            devices.enforce(resources.devices, v1=None, v2=self._dir)
 
     def limits(self) -> dict[str, int | str]:
         """See ``Cgroup``; cpu shares appear as ``cpu.weight``, which is what the kernel keeps."""

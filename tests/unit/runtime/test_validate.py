@@ -267,12 +267,6 @@ def test_nonsense(changes: dict[str, Any], message: str) -> None:
             "$.linux.devices[0]: the host's /dev/null is not the device c 1:5",
         ),
         ({**MAPPED, "linux.devices": [{"path": "/dev/nosuch", "type": "p"}]}, "$.linux.devices[0]: the host's"),
-        ({"linux.resources.devices": [{"allow": True}]}, "$.linux.resources.devices: device rules"),
-        (
-            {"linux.resources.devices+": {"allow": True, "type": "c", "major": 1, "minor": 3, "access": "rwm"}},
-            "$.linux.resources.devices: device rules",
-        ),
-        ({"process.capabilities.bounding+": "CAP_MKNOD"}, "$.linux.resources.devices: denying devices"),
     ],
 )
 def test_not_done_yet(changes: dict[str, Any], message: str) -> None:
