@@ -23,7 +23,11 @@ MACHINE = os.uname().machine
 NUMBERS: dict[str, tuple[int, int]] = {
     "pivot_root": (155, 41),
     "keyctl": (250, 219),
+    "capget": (125, 90),
     "capset": (126, 91),
+    "set_mempolicy": (238, 237),
+    "ioprio_set": (251, 30),
+    "sched_setattr": (314, 274),
     "seccomp": (317, 277),
     "bpf": (321, 280),
     "execveat": (322, 281),

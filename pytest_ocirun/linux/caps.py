@@ -1,4 +1,4 @@
-"""Capabilities: names, sets, bounding and ambient. Sources: capabilities(7), capset(2), prctl(2)."""
+"""Capabilities: names, sets, bounding and ambient. Sources: capabilities(7), capget(2), prctl(2)."""
 
 from __future__ import annotations
 
@@ -62,12 +62,25 @@ class _Data(ctypes.Structure):
     _fields_ = [(name, ctypes.c_uint32) for name in ("effective", "permitted", "inheritable")]
 
 
+_capget = _libc.SystemCall("capget", ctypes.POINTER(_Header), ctypes.POINTER(_Data * 2))
 _capset = _libc.SystemCall("capset", ctypes.POINTER(_Header), ctypes.POINTER(_Data * 2))
 
 
 def mask(names: list[str]) -> int:
     """The bit mask of capability names; unknown names count as nothing, as the runtime-spec asks."""
     return sum(1 << NUMBERS[name] for name in set(names) if name in NUMBERS)
+
+
+def capget() -> tuple[int, int, int]:
+    """The calling thread's (effective, permitted, inheritable) sets as bit masks; see capget(2)."""
+    data = (_Data * 2)()
+    _capget(ctypes.byref(_Header(_VERSION_3, 0)), ctypes.byref(data))
+    low, high = data
+    return (
+        low.effective | high.effective << 32,
+        low.permitted | high.permitted << 32,
+        low.inheritable | high.inheritable << 32,
+    )
 
 
 def capset(*, effective: int, permitted: int, inheritable: int) -> None:

@@ -22,14 +22,16 @@ if TYPE_CHECKING:
 class Context:
     """What the steps of one replay share.
 
-    ``fds`` maps the slots that steps name to open fds; ``mounts`` to detached mounts.
+    ``fds`` maps the slots that steps name to open fds; ``mounts`` to detached mounts. ``pid`` is the new process, for
+    the steps that are done to it from outside.
     """
 
-    __slots__ = ("console", "cwd_entered", "executable", "fds", "filter", "mask", "mounts", "root")
+    __slots__ = ("console", "cwd_entered", "executable", "fds", "filter", "mask", "mounts", "pid", "root")
 
     def __init__(self, fds: dict[str, int]) -> None:
         self.fds = fds
         self.mounts: dict[str, int] = {}
+        self.pid = 0
         self.root = -1
         self.mask = -1
         self.console = -1
@@ -48,7 +50,18 @@ class StepFailed(Exception):
 
 
 _operations: dict[str, tuple[Operation, str]] = {}
-_HOMES: dict[str, str] = {}
+_HOMES = {
+    "schedule": "tuning",
+    "io_priority": "tuning",
+    "affinity": "tuning",
+    "raise_limit": "tuning",
+    "personality": "tuning",
+    "memory_policy": "tuning",
+    "move_devices": "net_devices",
+    "open_label": "labels",
+    "set_label": "labels",
+    "label_file": "labels",
+}
 """The module below ``runtime`` of each operation that is not loaded from the start."""
 
 
