@@ -1,10 +1,15 @@
-"""What /proc says of a process. Source: proc(5)."""
+"""What /proc says of a process and its namespaces. Sources: proc(5), ioctl_ns(2)."""
 
 from __future__ import annotations
+
+import errno
+import fcntl
+import os
 
 _FLAGS = 6  # field 9, counted after the closing parenthesis of comm
 _STARTTIME = 19  # field 22
 _PF_EXITING = 0x4
+_NS_GET_NSTYPE = 0xB703
 
 
 def stat(pid: int) -> tuple[str, int] | None:
@@ -27,3 +32,16 @@ def is_alive(pid: int, start_time: int) -> bool:
     """Whether the process of that pid and start time runs; a zombie does not."""
     found = stat(pid)
     return found is not None and found[1] == start_time and found[0] not in "ZX"
+
+
+def namespace_type(path: str) -> int:
+    """The CLONE_NEW* flag of the namespace that a file stands for; 0 when it stands for none."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return fcntl.ioctl(fd, _NS_GET_NSTYPE)
+    except OSError as error:
+        if error.errno in (errno.ENOTTY, errno.EINVAL):
+            return 0
+        raise
+    finally:
+        os.close(fd)

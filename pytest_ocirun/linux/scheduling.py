@@ -72,13 +72,7 @@ def sched_setattr(
         period: nanoseconds; 0 is the deadline.
     """
     attr = _SchedAttr(
-        policy=policy,
-        flags=flags,
-        nice=nice,
-        priority=priority,
-        runtime=runtime,
-        deadline=deadline,
-        period=period,
+        policy=policy, flags=flags, nice=nice, priority=priority, runtime=runtime, deadline=deadline, period=period
     )
     attr.size = ctypes.sizeof(attr)
     _sched_setattr(pid, ctypes.byref(attr), 0)

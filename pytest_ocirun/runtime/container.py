@@ -290,7 +290,7 @@ class Runtime:
         self, record: Record, own: Cgroup | None, process: Process, around: plan.Surroundings, slots: dict[str, int]
     ) -> Child:
         """Spawn an exec's process, or have the container's spare become it if one waits."""
-        if process.oom_score_adj in (None, record.config.process.oom_score_adj):
+        if plan.suits_spare(record.config, process):
             around.filter_flags = None if record.filter is None else record.filter.flags
             procs = [path for path in own.join_files() if path not in record.cgroup.join_files()] if own else []
             child = self._spares.run(record.id, plan.program_steps(process, around), slots, procs)

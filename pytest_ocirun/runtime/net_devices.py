@@ -19,7 +19,6 @@ from pytest_ocirun.runtime.steps import Context, operation
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pytest_ocirun.oci.runtime import Config
-    from pytest_ocirun.runtime.steps import Step
 
 _MOST_NAME = 15  # IFNAMSIZ without its end
 _TEMPLATE = "%d"
@@ -55,13 +54,6 @@ def _check_name(name: str, where: str) -> None:
         raise ConfigError(f"{where}: a device's name has 1 to {_MOST_NAME} bytes, got {name!r}")
     if name in (".", "..") or any(letter in "/:%" or letter.isspace() for letter in name):
         raise ConfigError(f"{where}: no name of a device: {name!r}")
-
-
-def from_outside(config: Config) -> list[Step]:
-    """What the spawner does when the new process is in its network namespace, or is known to join one."""
-    namespace = config.linux.namespace("network")
-    devices = [[name, device.name or name] for name, device in config.linux.net_devices.items()]
-    return [["move_devices", devices, namespace.path if namespace else ""]]
 
 
 @operation("move the network devices {0}, with their addresses, into its network namespace {1}")

@@ -9,7 +9,8 @@ from __future__ import annotations
 from pytest_ocirun.linux import caps, sched
 from pytest_ocirun.runtime.idmap import host_id
 from pytest_ocirun.runtime.mount_plan import MountPlan
-from pytest_ocirun.runtime.root_plan import prepare_root, root_steps
+from pytest_ocirun.runtime.rare_plan import Rarities, rarities
+from pytest_ocirun.runtime.root_plan import prepare_root, root_path, root_steps
 from pytest_ocirun.runtime.steps import describe
 
 TYPE_CHECKING = False
@@ -88,33 +89,42 @@ def container_plan(config: Config, around: Surroundings) -> Plan:
     """
     linux = config.linux
     new = {each.type for each in linux.namespaces if not each.path}
-    idmaps = _idmaps(config) if "user" in new else None
+    idmaps = _idmaps(config) if linux.namespace("user") and linux.uid_mappings else None
     owner = (host_id(idmaps[0], 0), host_id(idmaps[1], 0)) if idmaps else (0, 0)
     mounts = MountPlan(config.mounts, bundle=around.bundle, idmaps=idmaps, owner=owner, cgroups=around.cgroups)
     v1_cgroup_namespace = "cgroup" in new and around.cgroup_v2 is None
     flags = sum(sched.NAMESPACES[kind] for kind in new)
     if v1_cgroup_namespace:
         flags &= ~sched.CLONE_NEWCGROUP
+    if linux.time_offsets:
+        flags &= ~sched.CLONE_NEWTIME
     join, opened, entered = _joined(config)
-    enter: list[Step] = [*entered]
-    if idmaps or linux.namespace("user"):
+    rare = rarities(config, config.process)
+    enter: list[Step] = [*rare.first, *entered]
+    if linux.namespace("user"):
         enter.append(["become_root"])
+        if idmaps and "user" not in new:
+            opened.append(["read_own_maps"])
+            enter.append(["verify_maps", idmaps])
     if v1_cgroup_namespace:
         enter.append(["unshare_cgroup"])
     enter.append(["new_session"])
     enter.append(["new_keyring", around.id])
     enter += _names(config, new)
-    enter += root_steps(config, mounts, in_user_namespace=linux.namespace("user") is not None)
-    enter += _privileges(config.process, around)
+    enter += rare.root(_root(config, mounts, around))
+    enter += [*rare.inside, *_privileges(config.process, around)]
     enter += [["ready"], *([] if around.autostart else [["wait_start"]]), *_execution(config.process, around)]
     return {
         "prepare": [*_filter(around), *opened, *prepare_root(config, mounts, idmaps, owner, around.bundle)],
         "join": join,
         "pid_of": None,
         "clone": flags,
-        "idmaps": idmaps,
+        "idmaps": idmaps if "user" in new else None,
+        "time_offsets": _time_offsets(config),
+        "affinity": None,
         "cgroups": {"procs": around.procs, "v2": around.cgroup_v2},
         "oom_score": config.process.oom_score_adj,
+        "outside": rare.outside,
         "enter": enter,
         "holder": around.holder,
     }
@@ -129,28 +139,37 @@ def exec_plan(process: Process, config: Config, init: tuple[int, int], around: S
         init: (pid, start time) of the container's init.
         around: as for ``container_plan``.
     """
-    return _joining_plan(config, init, around, process.oom_score_adj, program_steps(process, around))
+    rare = rarities(config, process, joining=True)
+    then = program_steps(process, around, rare)
+    return _joining_plan(config, init, around, process.oom_score_adj, rare, then)
 
 
 def spare_plan(config: Config, init: tuple[int, int], around: Surroundings) -> Plan:
     """The plan of a process that joins the container of ``config`` and waits for ``program_steps``; see ``spare``."""
-    return _joining_plan(config, init, around, None, [["wait_program"]])
+    return _joining_plan(config, init, around, None, Rarities(), [["wait_program"]])
 
 
-def program_steps(process: Process, around: Surroundings) -> list[Step]:
+def suits_spare(config: Config, process: Process) -> bool:
+    """Whether a process can be run by a spare, which had joined the container before it was known."""
+    own = config.process.oom_score_adj
+    return process.oom_score_adj in (None, own) and not rarities(config, process, joining=True)
+
+
+def program_steps(process: Process, around: Surroundings, rare: Rarities | None = None) -> list[Step]:
     """What a process that has joined a container does to become ``process``."""
     steps: list[Step] = []
     if process.terminal:
         size = process.console_size
         steps.append(["open_console", size.height if size else 0, size.width if size else 0, process.user.uid])
+    steps += rare.inside if rare else []
     return [*steps, *_privileges(process, around, make_cwd=False), *_execution(process, around)]
 
 
 def _joining_plan(
-    config: Config, init: tuple[int, int], around: Surroundings, oom_score: int | None, then: list[Step]
+    config: Config, init: tuple[int, int], around: Surroundings, oom_score: int | None, rare: Rarities, then: list[Step]
 ) -> Plan:
     flags = sum(sched.NAMESPACES[each.type] for each in config.linux.namespaces if each.type != "pid")
-    enter: list[Step] = [["join_init", "init", flags]] if flags else []
+    enter: list[Step] = [*rare.first, *([["join_init", "init", flags]] if flags else [])]
     if config.linux.namespace("user"):
         enter.append(["become_root"])
     return {
@@ -159,8 +178,11 @@ def _joining_plan(
         "pid_of": "init" if config.linux.namespace("pid") else None,
         "clone": 0,
         "idmaps": None,
+        "time_offsets": None,
+        "affinity": rare.affinity,
         "cgroups": {"procs": around.procs, "v2": around.cgroup_v2},
         "oom_score": config.process.oom_score_adj if oom_score is None else oom_score,
+        "outside": rare.outside,
         "enter": [*enter, ["new_session"], ["new_keyring", around.id], ["open_root"], *then],
         "holder": False,
     }
@@ -174,7 +196,9 @@ def describe_plan(plan: Plan) -> list[str]:
     lines.append(f"clone with new namespaces: {', '.join(names) or 'none'}")
     for kind, rows in zip(("uid", "gid"), plan["idmaps"] or [], strict=False):
         lines += [f"map {kind} {a} to {b} ({count} ids)" for a, b, count in rows]
+    lines += [f"set the {clock} clock {secs} s and {nano} ns ahead" for clock, secs, nano in plan["time_offsets"] or []]
     lines += [f"join the cgroup by {path}" for path in plan["cgroups"]["procs"]]
+    lines += [describe(step) for step in plan["outside"]]
     return lines + [describe(step) for step in plan["enter"]]
 
 
@@ -190,7 +214,12 @@ def _idmaps(config: Config) -> list[list[list[int]]]:
 
 
 def _joined(config: Config) -> tuple[list[list[object]], list[Step], list[Step]]:
-    """Namespaces by path: user and pid before the clone, by the intermediate; the rest by the child itself."""
+    """Namespaces by path: by the intermediate before the clone, or by the child itself, where that comes to the same.
+
+    With a user namespace the rights over the others may lie on either side of it, so the intermediate joins them; that
+    of pids takes effect for children only. That of mounts is joined last of all, by the child: what is read before
+    is the runtime's own /proc.
+    """
     join: list[list[object]] = []
     opened: list[Step] = []
     entered: list[Step] = []
@@ -199,11 +228,30 @@ def _joined(config: Config) -> tuple[list[list[object]], list[Step], list[Step]]
         if namespace is None or not namespace.path:
             continue
         opened.append(["open_path", f"ns-{kind}", namespace.path, 0])
-        if kind in ("user", "pid"):
+        if kind == "mount":
+            continue
+        if kind == "pid" or config.linux.namespace("user"):
             join.append([f"ns-{kind}", sched.NAMESPACES[kind]])
         else:
             entered.append(["join_namespace", f"ns-{kind}", kind])
     return join, opened, entered
+
+
+def _root(config: Config, mounts: MountPlan, around: Surroundings) -> list[Step]:
+    steps = root_steps(config, mounts, in_user_namespace=config.linux.namespace("user") is not None)
+    namespace = config.linux.namespace("mount")
+    if namespace is None or not namespace.path:
+        return steps
+    # The spawner's working directory does not exist there; the root's own place does, as in runc.
+    place = root_path(config, around.bundle)
+    steps = [[*step, place] if step[0] == "attach_root" else step for step in steps]
+    return [["join_namespace", "ns-mount", "mount"], *steps]
+
+
+def _time_offsets(config: Config) -> list[list[object]] | None:
+    """[clock, seconds, nanoseconds] of a new time namespace, which is made before the clone for their sake."""
+    offsets = config.linux.time_offsets
+    return [[clock, offset.secs or 0, offset.nanosecs or 0] for clock, offset in offsets.items()] or None
 
 
 def _names(config: Config, new: set[str]) -> list[Step]:
@@ -214,7 +262,10 @@ def _names(config: Config, new: set[str]) -> list[Step]:
         steps.append(["domainname", config.domainname])
     if "network" in new:
         steps.append(["loopback_up"])
-    steps += [["sysctl", name.replace(".", "/"), value] for name, value in config.linux.sysctl.items()]
+    if config.linux.sysctl:
+        from pytest_ocirun.runtime.sysctls import sysctl_path
+
+        steps += [["sysctl", sysctl_path(name), value] for name, value in config.linux.sysctl.items()]
     return steps
 
 

@@ -15,7 +15,7 @@ import os
 
 from pytest_ocirun.linux import fds, mount, proc, sched
 from pytest_ocirun.linux.seccomp import Filter
-from pytest_ocirun.runtime.idmap import translate, write_maps
+from pytest_ocirun.runtime.idmap import own_map, translate, write_maps
 from pytest_ocirun.runtime.steps import Context, operation
 
 UPPER = "upper"
@@ -47,6 +47,14 @@ def open_init(context: Context, slot: str, pid: int, start_time: int) -> None:
     context.fds[slot] = sched.pidfd_open(pid)
     if not proc.is_alive(pid, start_time):
         raise ProcessLookupError(errno.ESRCH, "the container is not running any more")
+
+
+@operation("read this process's own id maps")
+def read_own_maps(context: Context) -> None:
+    """Remember them for a child that will be in another user namespace."""
+    del context
+    for kind in ("uid", "gid"):
+        own_map(kind)
 
 
 @operation("make a tmpfs of {0} bytes and {1} inodes for everything the container writes to its root")

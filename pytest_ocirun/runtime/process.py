@@ -14,9 +14,11 @@ import stat
 
 from pytest_ocirun.linux import caps, fds, netdev, prctl, sched, signals, tty, uts
 from pytest_ocirun.oci import json_text
-from pytest_ocirun.runtime.idmap import setgroups_allowed
+from pytest_ocirun.runtime.idmap import setgroups_allowed, translate
 from pytest_ocirun.runtime.inside import open_inside
 from pytest_ocirun.runtime.steps import Context, operation, replay
+
+_RLIMIT_LOCKS = 10  # without effect since Linux 2.4.25, but kept and shown
 
 
 @operation("become root of the new user namespace")
@@ -32,6 +34,17 @@ def become_root(context: Context) -> None:
 def join_init(context: Context, slot: str, flags: int) -> None:
     """Join the container's namespaces but that of pids, in which this process was born."""
     sched.setns(context.fds[slot], flags)
+
+
+@operation("verify that the user namespace maps ids as the config says")
+def verify_maps(context: Context, idmaps: list[list[list[int]]]) -> None:
+    """Compare the maps of a joined user namespace with [uid rows, gid rows] of a config that gives them as well."""
+    del context
+    for kind, rows in zip(("uid", "gid"), idmaps, strict=True):
+        with open(f"/proc/self/{kind}_map", "rb") as file:
+            found = sorted([int(word) for word in line.split()] for line in file)
+        if found != sorted([inside, translate(kind, outside), count] for inside, outside, count in rows):
+            raise OSError(errno.EINVAL, f"its {kind}_map is {found}", f"/proc/self/{kind}_map")
 
 
 @operation("enter a new cgroup namespace")
@@ -131,9 +144,18 @@ def rlimit(context: Context, name: str, soft: int, hard: int) -> None:
     """Set one resource limit; the name is POSIX's, RLIMIT_*."""
     del context
     try:
-        resource.setrlimit(getattr(resource, name), (_limit(soft), _limit(hard)))
+        resource.setrlimit(_limit_number(name), (_limit(soft), _limit(hard)))
     except ValueError as error:
         raise OSError(errno.EPERM, f"{error}: raising a hard limit needs CAP_SYS_RESOURCE", name) from error
+
+
+@operation("raise its hard limit {0} to {1}")
+def raise_limit(context: Context, name: str, hard: int) -> None:
+    """Raise a hard limit of the new process where it is lower: root of a user namespace may not."""
+    number, wanted = _limit_number(name), _limit(hard)
+    soft, present = resource.prlimit(context.pid, number)
+    if present != resource.RLIM_INFINITY and (wanted == resource.RLIM_INFINITY or wanted > present):
+        resource.prlimit(context.pid, number, (soft, wanted))
 
 
 @operation("set the file mode mask to {0:04o}")
@@ -175,7 +197,15 @@ def user(context: Context, uid: int, gid: int, groups: list[int]) -> None:
 def capabilities(context: Context, effective: int, permitted: int, inheritable: int, ambient: int) -> None:
     """Set the four per-process capability sets."""
     del context
-    caps.capset(effective=effective, permitted=permitted, inheritable=inheritable)
+    try:
+        caps.capset(effective=effective, permitted=permitted, inheritable=inheritable)
+    except PermissionError:
+        # What cannot be granted is left out, as the runtime-spec asks; ``validate`` has warned of it.
+        _none, held, _none = caps.capget()
+        effective, permitted, inheritable, ambient = (
+            mask & held for mask in (effective, permitted, inheritable, ambient)
+        )
+        caps.capset(effective=effective, permitted=permitted, inheritable=inheritable)
     caps.set_ambient(ambient)
 
 
@@ -328,8 +358,13 @@ def _enter_directory(path: str, *, make: bool) -> None:
         os.chdir(path)
 
 
+def _limit_number(name: str) -> int:
+    return _RLIMIT_LOCKS if name == "RLIMIT_LOCKS" else int(getattr(resource, name))
+
+
 def _limit(value: int) -> int:
-    return resource.RLIM_INFINITY if value >= (1 << 64) - 1 else value
+    """The same as Python takes it, which is signed: -1 is infinity."""
+    return value - (1 << 64) if value >= 1 << 63 else value
 
 
 def _lift(fd: int, floor: int) -> int:

@@ -42,7 +42,7 @@ def prepare_root(
     Raises:
         ConfigError: an annotation makes no sense.
     """
-    path = config.root.path if config.root.path.startswith("/") else f"{bundle}/{config.root.path}"
+    path = root_path(config, bundle)
     root_maps = None
     if config.annotations.get(IDMAP):
         if config.annotations[IDMAP] != "root" or idmaps is None:
@@ -61,6 +61,11 @@ def prepare_root(
         *mounts.prepare,
         ["drop_upper"],
     ]
+
+
+def root_path(config: Config, bundle: str) -> str:
+    """The absolute path of the root file system."""
+    return config.root.path if config.root.path.startswith("/") else f"{bundle}/{config.root.path}"
 
 
 def overlay_limits(text: str) -> tuple[int, int]:

@@ -30,12 +30,12 @@ def propagation(context: Context, flags: int) -> None:
 
 
 @operation("attach the root file system")
-def attach_root(context: Context, slot: str, propagation: int) -> None:
-    """Move the prepared root mount to the spawner's ``root`` directory and open it."""
-    target = os.open(ROOT, O_PATH)
+def attach_root(context: Context, slot: str, propagation: int, place: str = ROOT) -> None:
+    """Move the prepared root mount to ``place``, by default the spawner's ``root`` directory, and open it."""
+    target = os.open(place, O_PATH)
     mount.move_mount(context.mounts[slot], target)
     os.close(target)
-    context.root = os.open(ROOT, O_PATH | os.O_DIRECTORY)
+    context.root = os.open(place, O_PATH | os.O_DIRECTORY)
     if propagation:
         mount.mount_setattr(context.root, propagation=propagation, recursive=True)
 

@@ -9,8 +9,11 @@ A plan is a plain JSON object:
                 pid_for_children there for the time of the clone: that saves the intermediate
     clone       CLONE_NEW* flags of the new process
     idmaps      [uid rows, gid rows] of a new user namespace, or null
+    time_offsets [[clock, seconds, nanoseconds]] of a new time namespace, or null; an intermediate makes that too
+    affinity    CPUs that the new process is born on, or null
     cgroups     {"procs": [cgroup.procs files], "v2": directory or null}
     oom_score   oom_score_adj, or null
+    outside     steps replayed here on the new process, when it has joined its cgroup
     enter       steps replayed by the new process; the last one ends in execve
 
 The conversation with the client, on the plan's own reply socket, is drawn in docs/architecture.md.
@@ -51,6 +54,7 @@ def spawn(plan: Plan, slots: dict[str, int]) -> tuple[int, int] | None:
     try:
         load(plan["prepare"])
         load(plan["enter"])
+        load(plan["outside"])
         replay(plan["prepare"], context)
         pid, pidfd, go = _clone(plan, context)
     except StepFailed as failed:
@@ -65,8 +69,8 @@ def spawn(plan: Plan, slots: dict[str, int]) -> tuple[int, int] | None:
             os.close(fd)
     try:
         start_time = _let_go(plan, pid, go)
-    except OSError as error:
-        send_error(slots["reply"], None, error)
+    except (OSError, StepFailed) as error:
+        send_error(slots["reply"], *((error.step, error.error) if isinstance(error, StepFailed) else (None, error)))
         sched.pidfd_send_signal(pidfd, sched.SIGKILL)
         os.waitpid(pid, 0)
         os.close(pidfd)
@@ -84,12 +88,23 @@ def spawn(plan: Plan, slots: dict[str, int]) -> tuple[int, int] | None:
 
 
 def _clone(plan: Plan, context: Context) -> tuple[int, int, int]:
+    if not plan["affinity"]:
+        return _clone_here(plan, context)
+    own = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, plan["affinity"])
+    try:
+        return _clone_here(plan, context)
+    finally:
+        os.sched_setaffinity(0, own)
+
+
+def _clone_here(plan: Plan, context: Context) -> tuple[int, int, int]:
     wait, go = os.pipe2(os.O_CLOEXEC)
     cgroup = None
     try:
         if plan["cgroups"]["v2"]:
             cgroup = os.open(plan["cgroups"]["v2"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        if plan["join"]:
+        if plan["join"] or plan["time_offsets"]:
             pid, pidfd = _clone_joined(plan, context, wait, cgroup)
         elif plan["pid_of"]:
             pid, pidfd = _clone_into_pid_namespace(plan, context, wait, cgroup)
@@ -151,8 +166,9 @@ def _clone_joined(plan: Plan, context: Context, wait: int, cgroup: int | None) -
 
 def _join_and_clone(plan: Plan, context: Context, wait: int, answer: int) -> None:
     try:
-        for slot, flags in plan["join"]:
-            sched.setns(context.fds[slot], flags)
+        if plan["time_offsets"]:
+            _new_time_namespace(plan["time_offsets"])
+        _join([(context.fds[slot], flags) for slot, flags in plan["join"]])
         pid, _pidfd = sched.clone3(plan["clone"] | sched.CLONE_PARENT, exit_signal=0)
         if pid == 0:
             _child(plan, context, wait)
@@ -162,6 +178,28 @@ def _join_and_clone(plan: Plan, context: Context, wait: int, answer: int) -> Non
         os.write(answer, json_text.dumps([0, error.errno, text]).encode())
     finally:
         os._exit(0)
+
+
+def _new_time_namespace(offsets: list[list[Any]]) -> None:
+    """Make the time namespace of this process's next children; its clocks can be set until the first one is born."""
+    sched.unshare(sched.CLONE_NEWTIME)
+    place.write("/proc/self/timens_offsets", "".join(f"{clock} {secs} {nano}\n" for clock, secs, nano in offsets))
+
+
+def _join(namespaces: list[tuple[int, int]]) -> None:
+    """Join those that we may as who we are, then the user namespace, then those that it gives the rights over."""
+    later = []
+    for fd, flags in namespaces:
+        try:
+            if flags != sched.CLONE_NEWUSER:
+                sched.setns(fd, flags)
+        except PermissionError:
+            later.append((fd, flags))
+    for fd, flags in namespaces:
+        if flags == sched.CLONE_NEWUSER:
+            sched.setns(fd, flags)
+    for fd, flags in later:
+        sched.setns(fd, flags)
 
 
 def _let_go(plan: Plan, pid: int, go: int) -> int:
@@ -174,6 +212,10 @@ def _let_go(plan: Plan, pid: int, go: int) -> int:
     if plan["oom_score"] is not None:
         place.write(f"/proc/{pid}/oom_score_adj", str(plan["oom_score"]))
     place.join(pid, plan["cgroups"]["procs"], born_in=plan["cgroups"]["v2"])
+    if plan["outside"]:
+        context = Context({})
+        context.pid = pid
+        replay(plan["outside"], context)
     found = proc.stat(pid)
     os.write(go, b"g")
     return found[1] if found else 0

@@ -54,7 +54,6 @@ _HOMES = {
     "schedule": "tuning",
     "io_priority": "tuning",
     "affinity": "tuning",
-    "raise_limit": "tuning",
     "personality": "tuning",
     "memory_policy": "tuning",
     "move_devices": "net_devices",

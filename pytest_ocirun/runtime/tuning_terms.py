@@ -22,8 +22,10 @@ POLICIES = {
 }
 FLAGS = {
     f"SCHED_FLAG_{name}": getattr(scheduling, f"SCHED_FLAG_{name}")
-    for name in ("RESET_ON_FORK", "RECLAIM", "DL_OVERRUN", "KEEP_POLICY", "KEEP_PARAMS")
-    + ("UTIL_CLAMP_MIN", "UTIL_CLAMP_MAX")
+    for name in (
+        *("RESET_ON_FORK", "RECLAIM", "DL_OVERRUN", "KEEP_POLICY", "KEEP_PARAMS"),
+        *("UTIL_CLAMP_MIN", "UTIL_CLAMP_MAX"),
+    )
 }
 IO_CLASSES = {f"IOPRIO_CLASS_{name}": getattr(scheduling, f"IOPRIO_CLASS_{name}") for name in ("RT", "BE", "IDLE")}
 MEMORY_MODES = {
@@ -40,7 +42,7 @@ _NICE = ("SCHED_OTHER", "SCHED_BATCH")
 _DEADLINE = "SCHED_DEADLINE"
 _LEAST_RUNTIME = 1024  # nanoseconds; the kernel keeps time no finer
 _MOST_TIME = 2**63 - 1
-_MOST_CPUS = 8192
+MOST_CPUS = 8192
 _NODES_WITH_MEMORY = "/sys/devices/system/node/has_memory"
 
 
@@ -71,8 +73,8 @@ def check_scheduler(scheduler: Scheduler, path: str) -> None:
 def _check_times(scheduler: Scheduler, path: str) -> None:
     times = {name: getattr(scheduler, name) or 0 for name in ("runtime", "deadline", "period")}
     if scheduler.policy != _DEADLINE:
-        for name in times:
-            if times[name]:
+        for name, value in times.items():
+            if value:
                 raise ConfigError(f"{path}.{name}: goes with {_DEADLINE} only")
         return
     _in_range(times["runtime"], _LEAST_RUNTIME, _MOST_TIME, f"{path}.runtime")
@@ -100,7 +102,7 @@ def check_affinity(affinity: CPUAffinity, path: str) -> None:
     for name in ("initial", "final"):
         text = getattr(affinity, name)
         if text:
-            numbers(text, _MOST_CPUS, f"{path}.{name}")
+            numbers(text, MOST_CPUS, f"{path}.{name}")
 
 
 def check_memory_policy(policy: MemoryPolicy, path: str) -> None:

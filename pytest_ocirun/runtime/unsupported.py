@@ -18,18 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from pytest_ocirun.oci.process import Process
     from pytest_ocirun.oci.runtime import Config, Device, Mount
-
-PROCESS = """
-    scheduler io_priority exec_cpu_affinity apparmor_profile selinux_label
-"""
-"""Attributes of a process that must be absent."""
 
 CONFIG = """
     hooks.prestart hooks.create_runtime hooks.create_container hooks.start_container hooks.poststart
-    hooks.poststop mounts[].uid_mappings mounts[].gid_mappings linux.time_offsets linux.mount_label
-    linux.intel_rdt linux.personality linux.net_devices linux.memory_policy linux.resources.block_io
+    hooks.poststop mounts[].uid_mappings mounts[].gid_mappings
+    linux.intel_rdt linux.resources.block_io
     linux.resources.hugepage_limits linux.resources.rdma linux.resources.network linux.resources.unified
     linux.resources.memory.kernel linux.resources.memory.kernel_tcp linux.resources.memory.swappiness
     linux.resources.memory.disable_oom_killer linux.resources.cpu.burst linux.resources.cpu.realtime_runtime
@@ -38,8 +32,6 @@ CONFIG = """
 """Attributes of a configuration that must be absent; ``[]`` stands for each item of a list."""
 
 WORDS = (
-    ("process.rlimits[].type", "RLIMIT_LOCKS", "Linux has had no such limit since 2.4.25"),
-    ("linux.namespaces[].type", "time", "time namespaces are not made yet"),
     ("linux.devices[].type", "u", "give the same device as type c"),
     ("linux.rootfs_propagation", "shared", "use slave, or private"),
     ("linux.rootfs_propagation", "rshared", "use rslave, or rprivate"),
@@ -70,7 +62,6 @@ def refuse_unsupported(config: Config) -> None:
     Raises:
         Unsupported: the message begins with the property's path.
     """
-    refuse_unsupported_process(config.process, "$.process")
     for attribute in CONFIG.split():
         _refuse_present(config, attribute, "$")
     for attribute, word, advice in WORDS:
@@ -82,12 +73,6 @@ def refuse_unsupported(config: Config) -> None:
     for index, mount in enumerate(config.mounts):
         _refuse_mount(mount, f"$.mounts[{index}]")
     _refuse_devices(config)
-
-
-def refuse_unsupported_process(process: Process, path: str = "$") -> None:
-    """Do the same for a process alone, as ``exec --process`` gives it; see ``refuse_unsupported``."""
-    for attribute in PROCESS.split():
-        _refuse_present(process, attribute, path)
 
 
 def select(document: Document, attribute: str, path: str = "$") -> Iterator[tuple[str, object]]:

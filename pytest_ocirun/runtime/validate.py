@@ -4,7 +4,8 @@ Responsible for: ``CHECKS``, the list of small checks below. Must not know: how 
 out, nor what this version leaves out (``runtime.unsupported``, which ``validate`` asks last).
 
 Sources: runtime-spec 1.3.0 (config.md, config-linux.md) and, where it is silent, what runc refuses. Checks
-read nothing of the system, with one exception: a namespace to join may turn out to be the runtime's own.
+read nothing of the system, with few exceptions: what a namespace to join is, and whether the kernel and the machine
+have what is asked for.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import os
 
 from pytest_ocirun.errors import ConfigError
+from pytest_ocirun.linux.caps import capget
 from pytest_ocirun.linux.sched import NAMESPACES, NS_FILES
 from pytest_ocirun.oci.codec import member
 from pytest_ocirun.runtime.seccomp_terms import check_filter
@@ -64,23 +66,6 @@ PROC_ALLOWED = (
 )
 """Files of /proc that lxcfs and its like may cover, as in runc; elsewhere mounts could deceive us."""
 
-SYSCTLS = (
-    ("kernel.msgmax", "ipc"),
-    ("kernel.msgmnb", "ipc"),
-    ("kernel.msgmni", "ipc"),
-    ("kernel.sem", "ipc"),
-    ("kernel.shmall", "ipc"),
-    ("kernel.shmmax", "ipc"),
-    ("kernel.shmmni", "ipc"),
-    ("kernel.shm_rmid_forced", "ipc"),
-    ("kernel.domainname", "uts"),
-    ("kernel.hostname", "uts"),
-    ("fs.mqueue.", "ipc"),
-    ("net.", "network"),
-    ("user.", "user"),
-)
-"""Kernel parameters that belong to a namespace, which must be the container's own; a dot ends a prefix."""
-
 
 def validate(config: Config) -> list[str]:
     """Check a configuration.
@@ -95,7 +80,8 @@ def validate(config: Config) -> list[str]:
     for check in CHECKS:
         check(config)
     refuse_unsupported(config)
-    return [*process_warnings(config.process, "$.process"), *_mount_warnings(config)]
+    granted = -1 if config.linux.namespace("user") else capget()[1]
+    return [*process_warnings(config.process, "$.process", granted=granted), *_mount_warnings(config)]
 
 
 def _check_process(config: Config) -> None:
@@ -136,7 +122,24 @@ def _check_namespaces(config: Config) -> None:
             raise ConfigError(f"{where}.type: a namespace of type {namespace.type} is there twice")
         if namespace.path and not namespace.path.startswith("/"):
             raise ConfigError(f"{where}.path: must be absolute, got {namespace.path!r}")
+        if namespace.path:
+            _check_type(namespace, where)
         seen.add(namespace.type)
+
+
+def _check_type(namespace: Namespace, where: str) -> None:
+    """Look what the file of a namespace stands for; whether it may be joined the kernel says later."""
+    from pytest_ocirun.linux.proc import namespace_type
+
+    try:
+        found = namespace_type(namespace.path)
+    except OSError as error:
+        raise ConfigError(f"{where}.path: {namespace.path}: {error.strerror}") from error
+    wanted = NAMESPACES[namespace.type]
+    if found != wanted:
+        kinds = [f"a namespace of type {kind}" for kind, flag in NAMESPACES.items() if flag == found]
+        what = kinds[0] if kinds else "no namespace"
+        raise ConfigError(f"{where}.path: {namespace.path} is {what}, not of type {namespace.type}")
 
 
 def _check_mappings(config: Config) -> None:
@@ -164,12 +167,13 @@ def _mappings(mappings: list[IDMapping], path: str) -> None:
 
 def _check_names(config: Config) -> None:
     for key, name in (("hostname", config.hostname), ("domainname", config.domainname)):
-        if name and config.linux.namespace("uts") is None:
-            raise ConfigError(f"$.{key}: needs a namespace of type uts in linux.namespaces")
+        namespace = config.linux.namespace("uts")
+        if name and (namespace is None or _is_own(namespace)):
+            raise ConfigError(
+                f"$.{key}: needs a namespace of type uts in linux.namespaces, other than the runtime's own"
+            )
         if len(name.encode()) > 64:
             raise ConfigError(f"$.{key}: the kernel takes 64 bytes, got {len(name.encode())}")
-        if name and f"kernel.{key}" in config.linux.sysctl:
-            raise ConfigError(f"{member('$.linux.sysctl', f'kernel.{key}')}: $.{key} says it already")
 
 
 def _check_paths(config: Config) -> None:
@@ -211,32 +215,27 @@ def _normal(destination: str) -> str:
 
 
 def _check_sysctl(config: Config) -> None:
+    if not config.linux.sysctl:
+        return
+    from pytest_ocirun.runtime.sysctls import is_name, namespace_of, sysctl_path
+
+    seen: dict[str, str] = {}
     for name in config.linux.sysctl:
         where = member("$.linux.sysctl", name)
-        dotted = sysctl_path(name).replace("/", ".")
-        if any(part in ("", ".", "..") for part in sysctl_path(name).split("/")):
+        path = sysctl_path(name)
+        if not is_name(path):
             raise ConfigError(f"{where}: is no name of a kernel parameter")
-        kinds = [kind for known, kind in SYSCTLS if dotted == known or (known[-1] == "." and dotted.startswith(known))]
-        if not kinds:
+        kind = namespace_of(path)
+        if kind is None:
             raise ConfigError(f"{where}: belongs to no namespace: it would change the whole machine")
-        namespace = config.linux.namespace(kinds[0])
+        namespace = config.linux.namespace(kind)
         if namespace is None or _is_own(namespace):
-            raise ConfigError(f"{where}: needs a namespace of type {kinds[0]} other than the runtime's own")
-
-
-def _matches(name: str, known: str) -> bool:
-    return name.startswith(known) if known.endswith(".") else name == known
-
-
-def sysctl_path(name: str) -> str:
-    """Return the file below ``/proc/sys`` of a kernel parameter, which sysctl(8) takes in two forms.
-
-    If the first separator is a dot, dots separate and slashes stand for dots in names
-    (``net.ipv4.conf.eth0/1``).
-    """
-    if "/" in name and ("." not in name or name.index("/") < name.index(".")):
-        return name
-    return name.translate({ord("."): "/", ord("/"): "."})
+            raise ConfigError(f"{where}: needs a namespace of type {kind} other than the runtime's own")
+        if path in seen:
+            raise ConfigError(f"{where}: is the same as {seen[path]!r}")
+        seen[path] = name
+        if (path, True) in (("kernel/hostname", bool(config.hostname)), ("kernel/domainname", bool(config.domainname))):
+            raise ConfigError(f"{where}: $.{path.removeprefix('kernel/')} says it already")
 
 
 def _is_own(namespace: Namespace) -> bool:
@@ -252,10 +251,43 @@ def _check_time(config: Config) -> None:
     for clock, offset in config.linux.time_offsets.items():
         where = member("$.linux.timeOffsets", clock)
         one_of(clock, CLOCKS, where)
-        if config.linux.namespace("time") is None:
-            raise ConfigError(f"{where}: needs a namespace of type time in linux.namespaces")
+        namespace = config.linux.namespace("time")
+        if namespace is None or namespace.path:
+            raise ConfigError(f"{where}: needs a new namespace of type time in linux.namespaces")
         if not 0 <= (offset.nanosecs or 0) < 10**9:
             raise ConfigError(f"{where}.nanosecs: expected 0 to 999999999, got {offset.nanosecs}")
+
+
+def _check_user(config: Config) -> None:
+    """Refuse a user that would not exist inside: every id must be mapped."""
+    user, linux = config.process.user, config.linux
+    if linux.namespace("user") is None or not linux.uid_mappings:
+        return
+    wanted = [("uid", user.uid, linux.uid_mappings), ("gid", user.gid, linux.gid_mappings)]
+    wanted += [(f"additionalGids[{i}]", gid, linux.gid_mappings) for i, gid in enumerate(user.additional_gids)]
+    for name, number, rows in wanted:
+        if not any(row.container_id <= number < row.container_id + row.size for row in rows):
+            raise ConfigError(f"$.process.user.{name}: the container's user namespace has no id {number}")
+
+
+def _check_rarities(config: Config) -> None:
+    """What few containers ask for; the modules that know more are loaded only then."""
+    linux = config.linux
+    if linux.personality or linux.memory_policy:
+        from pytest_ocirun.runtime import tuning_terms
+
+        if linux.personality:
+            tuning_terms.check_personality(linux.personality, "$.linux.personality")
+        if linux.memory_policy:
+            tuning_terms.check_memory_policy(linux.memory_policy, "$.linux.memoryPolicy")
+    if linux.mount_label:
+        from pytest_ocirun.runtime.label_plan import check_mounts
+
+        check_mounts(linux.mount_label)
+    if linux.net_devices:
+        from pytest_ocirun.runtime.net_devices import check
+
+        check(config)
 
 
 def _check_devices(config: Config) -> None:
@@ -298,6 +330,8 @@ CHECKS = (
     _check_mounts,
     _check_sysctl,
     _check_time,
+    _check_user,
+    _check_rarities,
     _check_devices,
     _check_resources,
     _check_seccomp,

@@ -9,11 +9,11 @@ from __future__ import annotations
 from pytest_ocirun.errors import ConfigError
 from pytest_ocirun.linux.caps import NUMBERS as CAPABILITIES
 from pytest_ocirun.oci.codec import Document, walk
-from pytest_ocirun.runtime.unsupported import refuse_unsupported_process, select
+from pytest_ocirun.runtime.unsupported import select
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pytest_ocirun.oci.process import Process
+    from pytest_ocirun.oci.process import Capabilities, Process
 
 ID = (0, 2**32 - 2)  # 2**32 - 1 is (uid_t) -1: "leave it unchanged"
 U32 = (0, 2**32 - 1)
@@ -47,7 +47,6 @@ def validate_process(process: Process, path: str = "$") -> list[str]:
     """
     check_strings(process, path)
     check_process(process, path)
-    refuse_unsupported_process(process, path)
     return process_warnings(process, path)
 
 
@@ -70,6 +69,35 @@ def check_process(process: Process, path: str) -> None:
         if limit.soft > limit.hard:
             raise ConfigError(f"{where}.soft: {limit.soft} is more than the hard limit {limit.hard}")
         seen.add(limit.type)
+    if process.capabilities is not None:
+        _check_capabilities(process.capabilities, f"{path}.capabilities")
+    _check_rarities(process, path)
+
+
+def _check_capabilities(sets: Capabilities, path: str) -> None:
+    """Refuse what capset(2) would: effective beyond permitted, inheritable beyond bounding."""
+    for name, limit in (("effective", "permitted"), ("inheritable", "bounding")):
+        allowed = set(getattr(sets, limit))
+        for index, capability in enumerate(getattr(sets, name)):
+            if capability not in allowed and capability in CAPABILITIES:
+                raise ConfigError(f"{path}.{name}[{index}]: {capability} is not in {path}.{limit} too")
+
+
+def _check_rarities(process: Process, path: str) -> None:
+    """What few processes ask for; the modules that know more are loaded only then."""
+    if process.scheduler or process.io_priority or process.exec_cpu_affinity:
+        from pytest_ocirun.runtime import tuning_terms
+
+        if process.scheduler:
+            tuning_terms.check_scheduler(process.scheduler, f"{path}.scheduler")
+        if process.io_priority:
+            tuning_terms.check_io_priority(process.io_priority, f"{path}.ioPriority")
+        if process.exec_cpu_affinity:
+            tuning_terms.check_affinity(process.exec_cpu_affinity, f"{path}.execCPUAffinity")
+    if process.apparmor_profile or process.selinux_label:
+        from pytest_ocirun.runtime.label_plan import check_process as check_labels
+
+        check_labels(process, path)
 
 
 def check_strings(document: Document, path: str) -> None:
@@ -100,16 +128,35 @@ def check_ranges(document: Document, ranges: tuple[tuple[str, tuple[int, int]], 
                 raise ConfigError(f"{place}: expected {low} to {high}, got {value}")
 
 
-def process_warnings(process: Process, path: str) -> list[str]:
-    """Name unknown capabilities, which are no error since 1.0.3: a newer kernel may know them."""
+def process_warnings(process: Process, path: str, *, granted: int = -1) -> list[str]:
+    """Name capabilities that are left out: that is no error since 1.0.3, as a newer kernel may know or grant them.
+
+    Args:
+        process: the process.
+        path: where it lies in its document.
+        granted: a mask of the capabilities that a container without a user namespace can have at all.
+    """
     if process.capabilities is None:
         return []
-    return [
-        f"{path}.capabilities.{name}[{index}]: unknown capability {capability!r} is left out"
-        for name in ("bounding", "effective", "inheritable", "permitted", "ambient")
-        for index, capability in enumerate(getattr(process.capabilities, name))
-        if capability not in CAPABILITIES
-    ]
+    sets = process.capabilities
+    unreachable = set(sets.ambient) - set(sets.permitted) & set(sets.inheritable)
+    ungranted = {name for name in {*sets.permitted, *sets.inheritable} if ~granted >> CAPABILITIES.get(name, 0) & 1}
+    return (
+        [
+            f"{path}.capabilities.ambient: {name} is left out: it must be permitted and inheritable too"
+            for name in sorted(unreachable & CAPABILITIES.keys())
+        ]
+        + [
+            f"{path}.capabilities: {name} is left out: ocirun itself does not have it"
+            for name in sorted(ungranted & CAPABILITIES.keys())
+        ]
+        + [
+            f"{path}.capabilities.{name}[{index}]: unknown capability {capability!r} is left out"
+            for name in ("bounding", "effective", "inheritable", "permitted", "ambient")
+            for index, capability in enumerate(getattr(process.capabilities, name))
+            if capability not in CAPABILITIES
+        ]
+    )
 
 
 def one_of(word: str, words: tuple[str, ...] | dict[str, int], path: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from pytest_ocirun.errors import ConfigError
 from pytest_ocirun.linux import sched
 from pytest_ocirun.oci.process import Process, User
-from pytest_ocirun.oci.runtime import Config, IDMapping, Mount, Namespace, Root
+from pytest_ocirun.oci.runtime import Config, IDMapping, Mount, Namespace, Root, TimeOffset
 from pytest_ocirun.runtime import defaults, plan, prepare, process, rootfs  # noqa: F401 - they register operations
 from pytest_ocirun.runtime.idmap import host_id
 from pytest_ocirun.runtime.plan import Surroundings, container_plan, describe_plan, exec_plan
@@ -126,24 +126,52 @@ def test_namespaces_and_maps() -> None:
 
 
 def test_namespaces_to_join() -> None:
-    """User and pid namespaces are joined before the clone, the others by the process itself, none is made anew."""
+    """That of pids is joined before the clone, the others by the process itself, none is made anew."""
     config = confined()
     config.linux.uid_mappings = config.linux.gid_mappings = []
     config.annotations.pop(IDMAP)
-    config.linux.namespaces = [Namespace(type=kind, path=f"/ns/{kind}") for kind in ("user", "pid", "network", "ipc")]
+    config.linux.namespaces = [Namespace(type=kind, path=f"/ns/{kind}") for kind in ("pid", "network", "ipc")]
     config.linux.namespaces += [Namespace(type=kind) for kind in ("mount", "uts")]
     made = container_plan(config, around())
 
     assert made["clone"] == sched.CLONE_NEWNS | sched.CLONE_NEWUTS
-    assert [slot for slot, _flags in made["join"]] == ["ns-user", "ns-pid"]
+    assert [slot for slot, _flags in made["join"]] == ["ns-pid"]
     assert [step[1:] for step in made["enter"] if step[0] == "join_namespace"] == [
         ["ns-network", "network"],
         ["ns-ipc", "ipc"],
     ]
     assert "loopback_up" not in names(made["enter"])
     assert {step[1] for step in made["prepare"] if step[0] == "open_path"} == {
-        f"ns-{k}" for k in ("user", "pid", "network", "ipc")
+        f"ns-{k}" for k in ("pid", "network", "ipc")
     }
+
+
+@pytest.mark.parametrize("path", ["", "/ns/user"])
+def test_namespaces_to_join_with_a_user_namespace(path: str) -> None:
+    """All are joined before the clone, where the rights of either user namespace are at hand."""
+    config = confined()
+    config.linux.namespaces = [Namespace(type=kind, path=f"/ns/{kind}") for kind in ("network", "ipc")]
+    config.linux.namespaces += [Namespace(type="mount"), Namespace(type="user", path=path)]
+    made = container_plan(config, around())
+    wanted = ["ns-user", "ns-network", "ns-ipc"]
+
+    assert [slot for slot, _flags in made["join"]] == wanted[not path :]
+    assert [step for step in made["enter"] if step[0] == "join_namespace"] == []
+    assert (made["idmaps"] is None, "verify_maps" in names(made["enter"])) == (bool(path), bool(path))
+
+
+@pytest.mark.conforms("config: $.linux.timeOffsets")
+def test_time_offsets_make_their_namespace_before_the_clone() -> None:
+    """The first process in a time namespace fixes its clocks; without offsets the clone makes it."""
+    config = confined()
+    config.linux.namespaces.append(Namespace(type="time"))
+    plain = container_plan(config, around())
+    config.linux.time_offsets = {"boottime": TimeOffset(secs=-5), "monotonic": TimeOffset(nanosecs=7)}
+    ahead = container_plan(config, around())
+
+    assert (bool(plain["clone"] & sched.CLONE_NEWTIME), plain["time_offsets"]) == (True, None)
+    assert ahead["clone"] == plain["clone"] & ~sched.CLONE_NEWTIME
+    assert ahead["time_offsets"] == [["boottime", -5, 0], ["monotonic", 0, 7]]
 
 
 def test_an_exec_has_the_containers_namespaces_and_its_own_limits() -> None:
