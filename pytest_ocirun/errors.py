@@ -8,6 +8,7 @@
     +-- ContainerExists         the id is taken
     +-- WrongStatus             the container is not in a status that allows the operation
     +-- KernelRefused           a system call of a plan failed (also an OSError)
+    +-- HookFailed              a hook of the config could not be run, failed, or took too long
     +-- Unsupported             this host or this version cannot do what was asked
     +-- ImageError              an image cannot be found, read or unpacked
     +-- ProtocolError           the other side of a channel broke the rules
@@ -65,6 +66,10 @@ class KernelRefused(OcirunError, OSError):
     def __init__(self, message: str, *, errno: int, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.errno = errno
+
+
+class HookFailed(OcirunError):
+    """A hook of the config could not be run, failed, or took longer than its timeout."""
 
 
 class Unsupported(OcirunError):

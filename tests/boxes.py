@@ -110,7 +110,9 @@ class Bare:
         """An id that nobody else uses."""
         return f"bare-{os.getpid()}-{next(self._numbers)}"
 
-    def create(self, config: Config, stdio: Stdio | None = None, *, name: str = "", holder: bool = False) -> Child:
+    def create(
+        self, config: Config, stdio: Stdio | None = None, *, name: str = "", holder: bool = False, start: bool = False
+    ) -> Child:
         """Validate the config and create the container; /dev/null for stdio unless given."""
         validate(config)
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -121,6 +123,7 @@ class Bare:
                 config,
                 stdio or Stdio(null, null, null),
                 holder=holder,
+                start=start,
                 without_cgroup=lack("cgroup") is not None,
             )
         finally:

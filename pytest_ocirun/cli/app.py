@@ -99,6 +99,9 @@ def _enter_stage(command: Command, given: Given, words: Sequence[str], settings:
     from pytest_ocirun.runtime import stage
 
     settings.privileged = stage.is_privileged()
+    prepare = getattr(command, "before_stage", None)
+    if prepare is not None:
+        prepare(given, settings)
     find_container = getattr(command, "container_to_enter", None)
     container = find_container(given, settings) if find_container else None
     stage.enter("pytest_ocirun.cli.staged", *settings.words(), SEPARATOR, *words, container=container)

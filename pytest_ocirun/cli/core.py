@@ -15,7 +15,13 @@ def runtime_of(settings: Settings, journal: Journal) -> Runtime:
     from pytest_ocirun.runtime.container import Runtime
     from pytest_ocirun.runtime.spawner import LocalSpawner
 
-    return Runtime(LocalSpawner(wait), settings.root, debug=journal.debug if settings.debug else None)
+    run_hooks = None
+    if settings.outside >= 0:
+        from pytest_ocirun.runtime import outside
+
+        run_hooks = outside.runner(settings.outside, wait)
+    debug = journal.debug if settings.debug else None
+    return Runtime(LocalSpawner(wait), settings.root, debug=debug, run_hooks=run_hooks, warn=journal.warning)
 
 
 def take_place(settings: Settings) -> None:

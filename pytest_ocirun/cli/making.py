@@ -56,6 +56,8 @@ class Making:
         for warning in validate(self.config):
             journal.warning(warning)
         _check_root(self._bundle, self.config)
+        if any(vars(self.config.hooks).values()) and settings.outside < 0:
+            raise ConfigError("$.hooks: they were not there when the config was first read")
         if not settings.privileged and self.config.linux.namespace("user") is None:
             raise ConfigError(
                 "$.linux.namespaces: a container made without root needs a user namespace of its own",
@@ -80,6 +82,19 @@ class Making:
             discard(runtime, self.id, child)
             raise
         return runtime, child
+
+
+def before_stage(given: Given, settings: Settings) -> None:
+    """Where the config has hooks, leave somebody behind who runs them: on the stage it would be too late."""
+    try:
+        with open(f"{given.text('bundle', '.')}/config.json", "rb") as file:
+            has_hooks = b'"hooks"' in file.read()
+    except OSError:
+        return  # on the stage it is read again, and complained about
+    if has_hooks:
+        from pytest_ocirun.runtime import outside
+
+        settings.outside = outside.leave_behind()
 
 
 def discard(runtime: Runtime, container_id: str, child: Child) -> None:

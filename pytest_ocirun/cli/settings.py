@@ -36,9 +36,10 @@ class Settings:
         rootless: ``true``, ``false`` or ``auto``.
         listen_fds: how many fds systemd's socket activation passed to us.
         privileged: whether the stage is without a user namespace; known on the stage only.
+        outside: fd of the socket to who runs hooks for a process on the stage, or -1.
     """
 
-    __slots__ = ("debug", "listen_fds", "log", "log_format", "privileged", "root", "rootless")
+    __slots__ = ("debug", "listen_fds", "log", "log_format", "outside", "privileged", "root", "rootless")
 
     def __init__(
         self,
@@ -50,6 +51,7 @@ class Settings:
         rootless: str = "auto",
         listen_fds: int = 0,
         privileged: bool = False,
+        outside: int = -1,
     ) -> None:
         self.root = root
         self.log = log
@@ -58,6 +60,7 @@ class Settings:
         self.rootless = rootless
         self.listen_fds = listen_fds
         self.privileged = privileged
+        self.outside = outside
 
     @property
     def without_cgroup(self) -> bool:
@@ -80,6 +83,7 @@ class Settings:
             rootless=found["rootless"],
             listen_fds=int(found["listen_fds"]),
             privileged=found["privileged"] == "True",
+            outside=int(found["outside"]),
         )
 
 

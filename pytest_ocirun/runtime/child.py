@@ -4,6 +4,8 @@ Messages on the reply socket, in any order until the last::
 
     spawner -> client   {"event": "spawned", "pid": N, "start_time": N} + pidfd
     child   -> client   {"event": "console"} + pty master       terminal: true
+    child   -> client   {"event": "mounted"}                    prestart or createRuntime hooks: may they run now?
+    client  -> child    go                                      they have run
     child   -> client   {"event": "ready"}                      a container waits for its start
     zygote  -> client   {"event": "removed"}                    what a container's init owned is gone
     either  -> client   {"event": "error", "step", "errno", "text", ...}
@@ -15,7 +17,7 @@ from __future__ import annotations
 import errno
 import os
 
-from pytest_ocirun.errors import KernelRefused, ProtocolError
+from pytest_ocirun.errors import HookFailed, KernelRefused, OcirunError, ProtocolError
 from pytest_ocirun.linux import fds, sched
 from pytest_ocirun.oci import json_text
 
@@ -51,20 +53,27 @@ class Child:
         self.start_time = 0
         self.pidfd = -1
         self.console: int | None = None
+        self.on_mounted: Callable[[], None] | None = None
+        self._mounted = False
         self._ready = False
         self._ended = False
         self._removed = False
         self._status: int | None = None
-        self._error: KernelRefused | None = None
+        self._error: OcirunError | None = None
 
     def wait_ready(self) -> None:
-        """Wait until the container is created.
+        """Wait until the container is created; ``on_mounted`` is called when its mounts are there and it waits for us.
 
         Raises:
             KernelRefused: a step failed; the message names it.
+            HookFailed: a hook of the container's namespaces failed.
             ProtocolError: the process was killed before it said anything.
         """
         while not (self._ready and self.pid):
+            if self._mounted and self.pid and self.on_mounted is not None:
+                self._mounted = False
+                self.on_mounted()
+                self._answer(b"go")
             if not self._receive():
                 self._raise_dead()
         if self._error is not None:
@@ -201,7 +210,7 @@ class Child:
             self.wait_spawned()
             self.kill()
             self.wait()
-        except (KernelRefused, ProtocolError):
+        except (KernelRefused, HookFailed, ProtocolError):
             pass  # it was never made, or never became its program; either way it is gone
         finally:
             self.close()
@@ -213,6 +222,12 @@ class Child:
             if fd is not None and fd >= 0:
                 os.close(fd)
         self.pidfd, self.console = -1, None
+
+    def _answer(self, word: bytes) -> None:
+        try:
+            fds.send(self._reply, word)
+        except OSError:
+            pass  # it has ended; what is received next says so
 
     def _advance(self) -> None:
         if self._local:
@@ -248,6 +263,8 @@ class Child:
             self.pid, self.start_time, self.pidfd = message["pid"], message["start_time"], received[0]
         elif event == "console":
             self.console = received[0]
+        elif event == "mounted":
+            self._mounted = True
         elif event == "ready":
             self._ready = True
         elif event == "removed":
@@ -277,8 +294,10 @@ class Child:
         )
 
 
-def refused(message: dict[str, Any]) -> KernelRefused:
+def refused(message: dict[str, Any]) -> OcirunError:
     """The error that a message of the child or the spawner stands for."""
+    if message["operation"] == "run_hooks":
+        return HookFailed(message["text"])
     what = message["step"] or "make the process"
     path = f" ({message['path']})" if message["path"] else ""
     hint = _HINTS.get(message["operation"] or "")

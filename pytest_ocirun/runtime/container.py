@@ -8,40 +8,28 @@ from __future__ import annotations
 
 import os
 
-from pytest_ocirun.errors import KernelRefused, WrongStatus
+from pytest_ocirun.errors import HookFailed, KernelRefused, WrongStatus
 from pytest_ocirun.linux import proc
-from pytest_ocirun.runtime import init, plan, remains, state
+from pytest_ocirun.runtime import deletion, init, plan, state
 from pytest_ocirun.runtime.creation import Creation
-from pytest_ocirun.runtime.record import Record, add_filter
+from pytest_ocirun.runtime.record import Record, add_filter, describe
 from pytest_ocirun.runtime.spare import Spares
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Protocol
+    from collections.abc import Callable
+    from typing import Any
 
     from pytest_ocirun.oci.process import Process
     from pytest_ocirun.oci.runtime import Config, Seccomp
     from pytest_ocirun.runtime.cgroups import Cgroup, Manager
     from pytest_ocirun.runtime.child import Child
+    from pytest_ocirun.runtime.hook_points import Points
     from pytest_ocirun.runtime.seccomp import Program
     from pytest_ocirun.runtime.spawn import Plan
+    from pytest_ocirun.runtime.spawner import Spawner
     from pytest_ocirun.runtime.state import Directory
     from pytest_ocirun.runtime.stdio import Stdio
-
-    class Spawner(Protocol):
-        """Who clones; see ``runtime.spawner``."""
-
-        die_with_spawner: bool
-
-        def spawn(self, plan: Plan, slots: dict[str, int], owns: dict[str, Any] | None = None) -> Child:
-            """Have a plan spawned."""
-
-        def remove(self, container_id: str) -> None:
-            """Have a container ended and removed."""
-
-        def forget(self, container_id: str) -> None:
-            """Be told that a container is gone."""
-
 
 __tracebackhide__ = True  # in a failed test's traceback the test's own lines are what matters
 
@@ -56,6 +44,8 @@ class Runtime:
         manager: makes cgroups; found out when first needed if not given.
         cache: directory of compiled seccomp filters.
         debug: told each sentence of a plan before it is done.
+        run_hooks: runs hooks in the runtime's namespaces, as ``hooks.run`` does in this process's.
+        warn: told what is odd but no error.
     """
 
     def __init__(
@@ -67,6 +57,8 @@ class Runtime:
         manager: Manager | None = None,
         cache: str = "",
         debug: Any = None,
+        run_hooks: Callable[..., None] | None = None,
+        warn: Callable[[str], None] | None = None,
     ) -> None:
         self.root = root
         self._spawner = spawner
@@ -74,6 +66,8 @@ class Runtime:
         self._manager = manager
         self._cache = cache or f"{root}/@seccomp"
         self._debug = debug
+        self._run_hooks = run_hooks
+        self._warn = warn
         self._records: dict[str, Record] = {}
         self._spares = Spares()
         self._programs: dict[int, tuple[Seccomp, Program]] = {}
@@ -128,7 +122,8 @@ class Runtime:
         """
         creation = Creation(self, state.make(self.root, container_id), config, bundle)
         try:
-            creation.directory.write({"id": container_id, "pid": 0, "start_time": 0, "maker": self._maker()})
+            known = describe(container_id, bundle, config)
+            creation.directory.write({**known, "pid": 0, "start_time": 0, "maker": self._maker()})
             creation.cgroup = self._cgroup(container_id, config, allow_none=without_cgroup)
             creation.program = self._program(config.linux.seccomp)
             around = self._surroundings(container_id, creation.cgroup, stdio, bundle=bundle)
@@ -146,15 +141,24 @@ class Runtime:
         Raises:
             WrongStatus: it is not created.
             KernelRefused: the program cannot be executed; the container is stopped then.
+            HookFailed: a startContainer or poststart hook failed; the container is deleted then.
         """
         with state.open_existing(self.root, container_id) as directory:
-            status = directory.status(directory.read())
+            document = directory.read()
+            status = directory.status(document)
             if status != state.CREATED:
                 raise WrongStatus(f"start container {container_id}: it is {status}, not created")
-            error = init.start(directory)
+            connection = init.start(directory)
             os.unlink(state.START_SOCKET, dir_fd=directory.fd)
+        error = init.await_start(connection)  # without the lock: hooks may run for long, or ask about the container
+        try:
             if error is not None:
                 raise error
+            if document["config"].get("hooks"):
+                self.hook_points(document).start(document["pid"])
+        except HookFailed as failed:
+            deletion.destroy(self, container_id, failed)
+            raise
 
     def exec(
         self, container_id: str, process: Process, stdio: Stdio, *, tree: str | None = None
@@ -225,26 +229,12 @@ class Runtime:
         Raises:
             WrongStatus: it runs and ``force`` is false; nothing was done.
         """
-        with state.open_existing(self.root, container_id) as directory:
-            document = directory.read()
-            status = directory.status(document)
-            if status == state.RUNNING and not force:
-                raise WrongStatus(
-                    f"delete container {container_id}: it is running",
-                    hint=f"Stop it first, or: ocirun delete --force {container_id}",
-                )
-            if status in (state.CREATED, state.RUNNING):
-                init.end((document["pid"], document["start_time"]))
-            record = self._records.get(container_id)
-            namespaces = document.get("config", {}).get("linux", {}).get("namespaces", [])
-            shares_pids = not any(each["type"] == "pid" and not each.get("path") for each in namespaces)
-            if record is not None:
-                remains.remove_cgroup(record.cgroup, shares_pids=shares_pids)
-            elif "cgroups" not in document:  # its maker died before it could say which
-                self._cgroups().create(None, container_id, None, allow_none=True).remove()
-            cgroups = None if record else document.get("cgroups")
-            remains.remove({"cgroups": cgroups, "shares_pids": shares_pids, "state": directory.path})
+        record = self._records.get(container_id)
+        known = None if record is None else record.cgroup
+        document = deletion.delete(self.root, container_id, force=force, known=known, manager=self._cgroups)
         self.forget(container_id)
+        if document.get("config", {}).get("hooks"):
+            self.hook_points(document).stop()
 
     def remove(self, container_id: str) -> None:
         """Have the zygote end and remove a container that it made; its init's ``wait_removed`` tells when it has."""
@@ -254,12 +244,9 @@ class Runtime:
 
     def state(self, container_id: str) -> dict[str, Any]:
         """The state of a container as the runtime-spec defines it, with rootfs, created and owner as runc adds."""
-        with state.open_existing(self.root, container_id) as directory:
-            document = directory.read()
-            status = directory.status(document)
-        pid = document["pid"] if status in (state.CREATED, state.RUNNING) else 0
-        shown = {key: document.get(key) for key in ("bundle", "rootfs", "created", "annotations", "owner")}
-        return {"ociVersion": document.get("ociVersion", ""), "id": container_id, "pid": pid, "status": status, **shown}
+        from pytest_ocirun.runtime import survey
+
+        return survey.one(self.root, container_id)
 
     def is_orphan(self, container_id: str) -> bool:
         """Whether a container was to end with its maker, and the maker is dead. Does not wait for its lock."""
@@ -353,6 +340,12 @@ class Runtime:
         """Remember a container whose init is ready; for ``Creation``."""
         record.save(directory, bundle, maker=self._maker(), stays=not self._spawner.die_with_spawner)
         self._records[record.id] = record
+
+    def hook_points(self, document: dict[str, Any]) -> Points:
+        """The hooks that ``document`` has, as ``record`` describes a container."""
+        from pytest_ocirun.runtime.hook_points import Points
+
+        return Points(document, self._run_hooks, self._warn)
 
     def forget(self, container_id: str) -> None:
         """Forget a container that is gone."""

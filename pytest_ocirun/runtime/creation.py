@@ -10,7 +10,7 @@ import os
 
 from pytest_ocirun.errors import OcirunError
 from pytest_ocirun.runtime import remains
-from pytest_ocirun.runtime.record import Filter, Record
+from pytest_ocirun.runtime.record import Filter, Record, describe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pytest_ocirun.runtime.cgroups import Cgroup
     from pytest_ocirun.runtime.child import Child
     from pytest_ocirun.runtime.container import Runtime
+    from pytest_ocirun.runtime.hook_points import Points
     from pytest_ocirun.runtime.seccomp import Program
     from pytest_ocirun.runtime.state import Directory
 
@@ -55,12 +56,17 @@ class Creation:
         try:
             if self.child is None or self.cgroup is None:
                 raise OcirunError(f"finish container {self.directory.id}: its spawner was never told")  # noqa: TRY301
+            hooks = self.config.hooks
+            if hooks.prestart or hooks.create_runtime:
+                self.child.on_mounted = self._run_hooks
             self.child.wait_ready()
             if self.started is not None:
                 self.child.wait_started(self.started)
             init = (self.child.pid, self.child.start_time)
             record = Record(self.directory.id, self.config, init, self.cgroup, Filter.of(self.program))
             self._runtime.created(record, self.directory, self._bundle)
+            if self.started is not None and hooks.poststart:
+                self._points().start(self.child.pid)
         except BaseException as error:
             self.undo(error)
             raise
@@ -80,12 +86,21 @@ class Creation:
                 self.cgroup.remove()
             remains.remove_tree(self.directory.path)
             self._runtime.forget(self.directory.id)
+            if self.child is not None and self.config.hooks.poststop:
+                self._points().stop()
         except (OSError, OcirunError) as left:
             if error is None:
                 raise
             error.add_note(f"undoing it failed too: {left}")
         finally:
             self._close()
+
+    def _run_hooks(self) -> None:
+        if self.child is not None:
+            self._points().create(self.child.pid)
+
+    def _points(self) -> Points:
+        return self._runtime.hook_points(describe(self.directory.id, self._bundle, self.config))
 
     def _close(self) -> None:
         self.directory.close()

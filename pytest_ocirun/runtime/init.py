@@ -10,7 +10,7 @@ from __future__ import annotations
 import _socket
 import os
 
-from pytest_ocirun.errors import KernelRefused, WrongStatus
+from pytest_ocirun.errors import WrongStatus
 from pytest_ocirun.linux import fds, proc, sched
 from pytest_ocirun.oci import json_text
 from pytest_ocirun.runtime import state
@@ -18,6 +18,7 @@ from pytest_ocirun.runtime.child import refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pytest_ocirun.errors import OcirunError
     from pytest_ocirun.runtime.state import Directory
 
 
@@ -33,11 +34,11 @@ def listen(directory: Directory) -> fds.Socket:
     return listener
 
 
-def start(directory: Directory) -> KernelRefused | None:
+def start(directory: Directory) -> fds.Socket:
     """Start the init that listens.
 
     Returns:
-        None when its program runs, else what kept it.
+        The connection on which ``await_start`` hears how that went.
 
     Raises:
         WrongStatus: it ended before, or somebody else starts it.
@@ -46,13 +47,23 @@ def start(directory: Directory) -> KernelRefused | None:
     try:
         connection.connect(f"/proc/self/fd/{directory.fd}/{state.START_SOCKET}")
         if fds.receive(connection)[0] == b"starting":
-            data, _none = fds.receive(connection)
-            return refused(json_text.loads(data)) if data else None
+            return connection
     except (ConnectionRefusedError, ConnectionResetError):
         pass
+    except BaseException:
+        connection.close()
+        raise
+    connection.close()
+    raise WrongStatus(f"start container {directory.id}: its init ended before it could be started")
+
+
+def await_start(connection: fds.Socket) -> OcirunError | None:
+    """Wait until the program runs, or for what kept it; closes the connection."""
+    try:
+        data, _none = fds.receive(connection)
+        return refused(json_text.loads(data)) if data else None
     finally:
         connection.close()
-    raise WrongStatus(f"start container {directory.id}: its init ended before it could be started")
 
 
 def send_signal(init: tuple[int, int], number: int) -> bool:

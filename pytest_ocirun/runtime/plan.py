@@ -114,6 +114,10 @@ def container_plan(config: Config, around: Surroundings) -> Plan:
     enter += rare.root(_root(config, mounts, around))
     enter += [*rare.inside, *_privileges(config.process, around)]
     enter += [["ready"], *([] if around.autostart else [["wait_start"]]), *_execution(config.process, around)]
+    if any(vars(config.hooks).values()):
+        from pytest_ocirun.runtime.hook_plan import with_hooks
+
+        enter = with_hooks(enter, config, around)
     return {
         "prepare": [*_filter(around), *opened, *prepare_root(config, mounts, idmaps, owner, around.bundle)],
         "join": join,

@@ -54,6 +54,16 @@ def add_filter(program: Program | Filter | None, around: Surroundings, slots: di
     return [slots["filter"]]
 
 
+def describe(container_id: str, bundle: str, config: Config) -> dict[str, Any]:
+    """What must be known of a container that is only being made, to undo it if whoever makes it is killed."""
+    known: dict[str, Any] = {"ociVersion": config.oci_version, "id": container_id, "bundle": bundle}
+    if config.annotations:
+        known["annotations"] = config.annotations
+    if any(vars(config.hooks).values()):
+        known["config"] = {"hooks": codec.encode(config.hooks)}
+    return known
+
+
 class Record:
     """A created container.
 

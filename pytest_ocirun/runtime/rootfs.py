@@ -31,11 +31,12 @@ def propagation(context: Context, flags: int) -> None:
 
 @operation("attach the root file system")
 def attach_root(context: Context, slot: str, propagation: int, place: str = ROOT) -> None:
-    """Move the prepared root mount to ``place``, by default the spawner's ``root`` directory, and open it."""
-    target = os.open(place, O_PATH)
+    """Move the prepared root mount to ``place``, by default the spawner's ``root``, or to what slot ``place`` holds."""
+    opened = context.fds.pop("place", -1)
+    target = os.open(place, O_PATH) if opened < 0 else opened
     mount.move_mount(context.mounts[slot], target)
     os.close(target)
-    context.root = os.open(place, O_PATH | os.O_DIRECTORY)
+    context.root = os.open(place, O_PATH | os.O_DIRECTORY) if opened < 0 else context.mounts.pop(slot)
     if propagation:
         mount.mount_setattr(context.root, propagation=propagation, recursive=True)
 

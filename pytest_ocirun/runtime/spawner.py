@@ -18,9 +18,24 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, Protocol
 
     from pytest_ocirun.runtime.spawn import Plan
+
+    class Spawner(Protocol):
+        """Who clones."""
+
+        die_with_spawner: bool
+
+        def spawn(self, plan: Plan, slots: dict[str, int], owns: dict[str, Any] | None = None) -> Child:
+            """Have a plan spawned."""
+
+        def remove(self, container_id: str) -> None:
+            """Have a container ended and removed."""
+
+        def forget(self, container_id: str) -> None:
+            """Be told that a container is gone."""
+
 
 __tracebackhide__ = True  # in a failed test's traceback the test's own lines are what matters
 

@@ -11,7 +11,7 @@ import errno
 import fcntl
 import os
 
-from pytest_ocirun.errors import ConfigError, ContainerExists, ContainerNotFound, OcirunError
+from pytest_ocirun.errors import ConfigError, ContainerExists, ContainerNotFound, OcirunError, WrongStatus
 from pytest_ocirun.linux import proc
 from pytest_ocirun.oci import json_text
 
@@ -163,12 +163,33 @@ def open_existing(root: str, container_id: str, *, wait: bool = True) -> Directo
         ConfigError: a bad id.
         ContainerNotFound: there is none.
         BlockingIOError: somebody else has the lock, and ``wait`` is false.
+        WrongStatus: it is being created, and its hooks may run for long.
     """
     check_id(container_id)
     try:
-        return _open_locked(root, container_id, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return _open_locked(root, container_id, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
         raise not_found(root, container_id) from None
+    except BlockingIOError:
+        if not wait:
+            raise
+    _refuse_while_hooks_run(root, container_id)
+    try:
+        return _open_locked(root, container_id)
+    except FileNotFoundError:
+        raise not_found(root, container_id) from None
+
+
+def _refuse_while_hooks_run(root: str, container_id: str) -> None:
+    """A hook of create that works on its own container would wait for its own end."""
+    with look(root, container_id) as directory:
+        document = directory.read()
+    hooks = document.get("config", {}).get("hooks", {})
+    if not document.get("pid") and not hooks.keys().isdisjoint(("prestart", "createRuntime", "createContainer")):
+        raise WrongStatus(
+            f"use container {container_id}: it is still being created, and its hooks run",
+            hint=f"Process {document['maker'][0]} creates it; once that has ended it can be deleted.",
+        )
 
 
 def look(root: str, container_id: str) -> Directory:

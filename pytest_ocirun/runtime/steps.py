@@ -60,6 +60,8 @@ _HOMES = {
     "open_label": "labels",
     "set_label": "labels",
     "label_file": "labels",
+    "await_hooks": "hook_steps",
+    "run_hooks": "hook_steps",
 }
 """The module below ``runtime`` of each operation that is not loaded from the start."""
 
@@ -75,10 +77,11 @@ def operation(sentence: str) -> Callable[[Operation], Operation]:
 
 
 def load(steps: list[Step]) -> None:
-    """Import the modules of those operations of ``steps`` that are rarely needed."""
+    """Import the modules of those operations of ``steps`` that are rarely needed, and what these import late."""
     for step in steps:
         if step[0] not in _operations:
-            __import__(f"pytest_ocirun.runtime.{_HOMES[step[0]]}")
+            module = __import__(f"pytest_ocirun.runtime.{_HOMES[step[0]]}", fromlist=["preload"])
+            getattr(module, "preload", int)()
 
 
 def describe(step: Step) -> str:

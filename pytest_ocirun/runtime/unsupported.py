@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from pytest_ocirun.oci.runtime import Config, Device, Mount
 
 CONFIG = """
-    hooks.prestart hooks.create_runtime hooks.create_container hooks.start_container hooks.poststart
-    hooks.poststop mounts[].uid_mappings mounts[].gid_mappings
+    mounts[].uid_mappings mounts[].gid_mappings
     linux.intel_rdt linux.resources.block_io
     linux.resources.hugepage_limits linux.resources.rdma linux.resources.network linux.resources.unified
     linux.resources.memory.kernel linux.resources.memory.kernel_tcp linux.resources.memory.swappiness

@@ -314,6 +314,9 @@ def _check_hooks(config: Config) -> None:
         for place, path in select(config, f"hooks.{name}[].path"):
             if isinstance(path, str) and not path.startswith("/"):
                 raise ConfigError(f"{place}: must be absolute, got {path!r}")
+        for place, variable in select(config, f"hooks.{name}[].env[]"):
+            if isinstance(variable, str) and variable.find("=") < 1:
+                raise ConfigError(f"{place}: expected NAME=VALUE, got {variable!r}")
 
 
 CHECKS = (

@@ -142,3 +142,24 @@ def test_a_limit_that_cannot_be_had_is_refused(rootless: Rootless) -> None:
     assert (done.returncode, strict.returncode) == (1, 1)
     assert "memory.limit" in done.stderr
     assert _left(rootless) == []
+
+
+def test_hooks_of_a_user_run_as_that_user_outside(rootless: Rootless) -> None:
+    """Not in the user namespace that the container is made from."""
+    look = "readlink /proc/self/ns/user /proc/self/ns/mnt"
+    hooks = {
+        kind: [
+            {"path": "/bin/sh", "args": ["sh", "-c", f"{look} > {rootless.bundle}/{kind}"], "env": ["PATH=/usr/bin"]}
+        ]
+        for kind in ("prestart", "createRuntime", "createContainer", "poststart", "poststop")
+    }
+    rootless.write("true")
+    path = rootless.bundle / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"hooks": hooks}))
+    own = rootless.user.run(["sh", "-c", look]).stdout
+    done = rootless("run", "u6")
+    seen = {kind: (rootless.bundle / kind).read_text() for kind in hooks}
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [kind for kind, text in seen.items() if text != own] == ["createContainer"]
+    assert _left(rootless) == []

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pytest_ocirun.cli.settings import Settings
 
 VERB = Verb("create", "CONTAINER-ID", "create a container", *making.OPTIONS, staged=True)
+before_stage = making.before_stage
 
 
 def run(given: Given, settings: Settings, journal: Journal) -> int:

@@ -23,6 +23,7 @@ VERB = Verb(
     Option("no-subreaper", "do not adopt orphans of the container; ocirun never does"),
     staged=True,
 )
+before_stage = making.before_stage
 
 
 def run(given: Given, settings: Settings, journal: Journal) -> int:

@@ -1,0 +1,65 @@
+"""Deleting a container: its end, its cgroups, its state, its poststop hooks. Source: runtime-spec runtime.md "Delete".
+
+Must not know: how containers are made, or zygotes, which remove what they made by themselves (``remains``).
+"""
+
+from __future__ import annotations
+
+from pytest_ocirun.errors import ContainerNotFound, OcirunError, WrongStatus
+from pytest_ocirun.runtime import init, remains, state
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pytest_ocirun.runtime.cgroups import Cgroup, Manager
+    from pytest_ocirun.runtime.container import Runtime
+
+
+def delete(root: str, container_id: str, *, force: bool, known: Cgroup | None, manager: Callable[[], Manager]) -> Any:
+    """Delete a container; its hooks are the caller's to run.
+
+    Args:
+        root: the state root.
+        container_id: the container.
+        force: also a running one.
+        known: its cgroup, if the caller has it.
+        manager: gives who makes cgroups.
+
+    Returns:
+        The state document that it had.
+
+    Raises:
+        ContainerNotFound: there is none.
+        WrongStatus: it runs and ``force`` is false; nothing was done.
+    """
+    with state.open_existing(root, container_id) as directory:
+        document = directory.read()
+        status = directory.status(document)
+        if status == state.RUNNING and not force:
+            raise WrongStatus(
+                f"delete container {container_id}: it is running",
+                hint=f"Stop it first, or: ocirun delete --force {container_id}",
+            )
+        if status in (state.CREATED, state.RUNNING):
+            init.end((document["pid"], document["start_time"]))
+        namespaces = document.get("config", {}).get("linux", {}).get("namespaces", [])
+        shares_pids = not any(each["type"] == "pid" and not each.get("path") for each in namespaces)
+        if known is not None:
+            remains.remove_cgroup(known, shares_pids=shares_pids)
+        elif "cgroups" not in document:  # its maker died before it could say which
+            manager().create(None, container_id, None, allow_none=True).remove()
+        cgroups = None if known is not None else document.get("cgroups")
+        remains.remove({"cgroups": cgroups, "shares_pids": shares_pids, "state": directory.path})
+    return document
+
+
+def destroy(runtime: Runtime, container_id: str, error: OcirunError) -> None:
+    """Delete a container because of an error; what cannot be deleted becomes a note of that."""
+    try:
+        runtime.delete(container_id, force=True)
+    except ContainerNotFound:
+        pass  # somebody else was quicker
+    except OcirunError as left:
+        error.add_note(f"deleting the container failed too: {left}")
