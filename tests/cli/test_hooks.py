@@ -47,8 +47,10 @@ def _log(out: Path) -> list[str]:
 
 
 @pytest.fixture
-def out(tmp_path: Path) -> Path:
-    """Where hooks write to, seen from everywhere."""
+def out(cli: Cli, busybox_rootfs: Path, tmp_path: Path) -> Path:
+    """Where hooks write to, seen from everywhere; the root file system gets a mount point for it, so it is a copy."""
+    cli.rootfs = tmp_path / "rootfs"
+    subprocess.run(["cp", "-a", busybox_rootfs, cli.rootfs], check=True)
     path = tmp_path / "out"
     path.mkdir()
     path.chmod(0o777)
