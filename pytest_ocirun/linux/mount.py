@@ -56,6 +56,9 @@ MOUNT_ATTR_NODIRATIME = 0x80
 MOUNT_ATTR_IDMAP = 0x100000
 MOUNT_ATTR_NOSYMFOLLOW = 0x200000
 
+LONGEST_OPTION = 255
+"""Bytes of one value that fsconfig(2) takes; mount(2) takes a page of all of them together."""
+
 _FSOPEN_CLOEXEC = 1
 _FSMOUNT_CLOEXEC = 1
 _FSCONFIG_SET_FLAG = 0
@@ -164,6 +167,28 @@ def new_mount(fstype: str, options: dict[str, str | None], attributes: int = 0) 
         raise OSError(error.errno, f"{error.strerror}{_messages(context)}", error.filename) from None
     finally:
         os.close(context)
+
+
+def mount_classic(source: str, target: str, fstype: str, options: dict[str, str | None], attributes: int = 0) -> int:
+    """Make a new superblock with mount(2), for options that are too long for ``new_mount``.
+
+    Args:
+        source: names the device.
+        target: a directory that the caller can spare, since the mount lies there until it is moved.
+        fstype: as for ``new_mount``.
+        options: as for ``new_mount``.
+        attributes: MOUNT_ATTR_* of the mount.
+
+    Returns:
+        A close-on-exec fd of the mount.
+    """
+    import os
+
+    data = ",".join(key if value is None else f"{key}={value}" for key, value in options.items())
+    mount(source, target, fstype, 0, data)
+    fd = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    mount_setattr(fd, set=attributes)
+    return fd
 
 
 def _messages(context: int) -> str:

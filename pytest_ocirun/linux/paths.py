@@ -18,6 +18,8 @@ RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 
+PROC_SUPER_MAGIC = 0x9FA0
+
 # The kernel answers EAGAIN when a rename anywhere on the system may have moved ".." during the walk.
 _TRIES = 100
 
@@ -28,6 +30,7 @@ class _OpenHow(ctypes.Structure):
 
 _openat2 = _libc.SystemCall("openat2", ctypes.c_int, ctypes.c_char_p, ctypes.POINTER(_OpenHow), ctypes.c_size_t)
 _syncfs = _libc.function("syncfs", ctypes.c_int)
+_fstatfs = _libc.function("fstatfs", ctypes.c_int, ctypes.c_void_p)
 
 
 def openat2(dirfd: int, path: str | bytes, flags: int, *, mode: int = 0, resolve: int = 0) -> int:
@@ -66,3 +69,10 @@ def open_in_root(root: int, path: str | bytes, flags: int, *, mode: int = 0) -> 
 def syncfs(fd: int) -> None:
     """Write everything out that the file system of ``fd`` still holds in memory; see syncfs(2)."""
     _libc.check(_syncfs(fd), "syncfs")
+
+
+def filesystem_type(fd: int) -> int:
+    """The magic number of the file system that ``fd`` lies on, as PROC_SUPER_MAGIC; see fstatfs(2)."""
+    buffer = (ctypes.c_long * 32)()  # struct statfs begins with f_type and has 15 words
+    _libc.check(_fstatfs(fd, ctypes.byref(buffer)), "fstatfs")
+    return int(buffer[0])

@@ -72,9 +72,9 @@ def label_mounts(steps: list[Step], label: str) -> list[Step]:
     labelled: list[Step] = []
     for step in steps:
         labelled.append(step)
-        if step[0] != "mount_new":
+        if step[0] not in {"mount_new", "mount_copied"}:
             continue
-        _name, path, kind, options, *_rest = step
+        _name, path, kind, _source, options, *_rest = step
         if kind in _TAKES_CONTEXT and not any("context" in option for option in options):
             options["context"] = label
         elif kind == "mqueue":

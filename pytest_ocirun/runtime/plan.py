@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from pytest_ocirun.linux import caps, sched
 from pytest_ocirun.runtime.idmap import host_id
-from pytest_ocirun.runtime.mount_plan import MountPlan
 from pytest_ocirun.runtime.rare_plan import Rarities, rarities
-from pytest_ocirun.runtime.root_plan import prepare_root, root_path, root_steps
+from pytest_ocirun.runtime.root_plan import plan_mounts, prepare_root, root_path, root_steps
 from pytest_ocirun.runtime.steps import describe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pytest_ocirun.oci.process import Process
     from pytest_ocirun.oci.runtime import Config
+    from pytest_ocirun.runtime.mount_plan import MountPlan
     from pytest_ocirun.runtime.spawn import Plan
     from pytest_ocirun.runtime.steps import Step
 
@@ -91,7 +91,7 @@ def container_plan(config: Config, around: Surroundings) -> Plan:
     new = {each.type for each in linux.namespaces if not each.path}
     idmaps = _idmaps(config) if linux.namespace("user") and linux.uid_mappings else None
     owner = (host_id(idmaps[0], 0), host_id(idmaps[1], 0)) if idmaps else (0, 0)
-    mounts = MountPlan(config.mounts, bundle=around.bundle, idmaps=idmaps, owner=owner, cgroups=around.cgroups)
+    mounts = plan_mounts(config, around.bundle, idmaps, owner, around.cgroups)
     v1_cgroup_namespace = "cgroup" in new and around.cgroup_v2 is None
     flags = sum(sched.NAMESPACES[kind] for kind in new)
     if v1_cgroup_namespace:
@@ -242,7 +242,7 @@ def _joined(config: Config) -> tuple[list[list[object]], list[Step], list[Step]]
 
 
 def _root(config: Config, mounts: MountPlan, around: Surroundings) -> list[Step]:
-    steps = root_steps(config, mounts, in_user_namespace=config.linux.namespace("user") is not None)
+    steps = root_steps(config, mounts)
     namespace = config.linux.namespace("mount")
     if namespace is None or not namespace.path:
         return steps

@@ -18,6 +18,10 @@ from pytest_ocirun.linux.seccomp import Filter
 from pytest_ocirun.runtime.idmap import own_map, translate, write_maps
 from pytest_ocirun.runtime.steps import Context, operation
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 UPPER = "upper"
 
 _idmapped: dict[str, str] = {}
@@ -135,25 +139,50 @@ def scratch(context: Context, slot: str, layer: int, uid: int, gid: int, mode: i
 
 
 @operation("take a detached copy of the mount at {1}")
-def clone_tree(
+def clone_tree(context: Context, slot: str, path: str, recursive: bool, *changes: Any) -> None:  # noqa: FBT001
+    """Copy the mount at ``path`` of the spawner's mount namespace into a slot, and make ``change_copy``'s changes."""
+    context.mounts[slot] = mount.open_tree(mount.AT_FDCWD, path, recursive=recursive)
+    change_copy(context, slot, path, *changes)
+
+
+def change_copy(
     context: Context,
     slot: str,
     path: str,
-    recursive: bool,  # noqa: FBT001
     attributes: int,
     clear: int,
-    recursive_attributes: int,
-    idmaps: list[list[list[int]]] | None,
+    tree_attributes: int,
+    tree_clear: int,
+    mapped: list[Any] | None,
 ) -> None:
-    """Copy the mount at ``path``, set MOUNT_ATTR_* ``attributes``, and map its owners if asked."""
-    fd = mount.open_tree(mount.AT_FDCWD, path, recursive=recursive)
-    context.mounts[slot] = fd
+    """Change a detached mount before anybody can see it.
+
+    Args:
+        context: the replay's.
+        slot: where it is.
+        path: what it is a copy of.
+        attributes: MOUNT_ATTR_* to set.
+        clear: MOUNT_ATTR_* to clear before.
+        tree_attributes: MOUNT_ATTR_* to set on every mount of the copy, after that.
+        tree_clear: MOUNT_ATTR_* to clear on every one before.
+        mapped: [maps, whether of every mount] when the owners are mapped: [uid rows, gid rows], or the slot of a user
+            namespace that has them.
+    """
+    fd = context.mounts[slot]
     if attributes or clear:
         mount.mount_setattr(fd, set=attributes, clear=clear)
-    if recursive_attributes:
-        mount.mount_setattr(fd, set=recursive_attributes, recursive=True)
-    if idmaps:
-        mount.mount_setattr(fd, userns=user_namespace(idmaps))
+    if tree_attributes or tree_clear:
+        mount.mount_setattr(fd, set=tree_attributes, clear=tree_clear, recursive=True)
+    if mapped:
+        maps, every = mapped
+        userns = context.fds[maps] if isinstance(maps, str) else user_namespace(maps)
+        try:
+            mount.mount_setattr(fd, userns=userns, recursive=every)
+        except OSError as error:
+            why = (
+                f"map its owners: {error.strerror}; not every file system can be idmapped, and only with rights over it"
+            )
+            raise OSError(error.errno, why, path) from error
 
 
 def idmapped(path: str, idmaps: list[list[list[int]]]) -> str:

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from pytest_ocirun.errors import ConfigError
 from pytest_ocirun.linux import mount as m
-from pytest_ocirun.runtime.mount_plan import PROPAGATION, MountPlan
+from pytest_ocirun.runtime.idmap import host_id
+from pytest_ocirun.runtime.mount_options import PROPAGATIONS
+from pytest_ocirun.runtime.mount_plan import JOINED, MountPlan, is_bind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pytest_ocirun.oci.runtime import Config
+    from typing import Any
+
+    from pytest_ocirun.oci.runtime import Config, Device, Mount
     from pytest_ocirun.runtime.steps import Step
 
 OVERLAY = "org.ocirun.overlay"
@@ -25,12 +29,43 @@ _LINKS = (
     ("/dev/stderr", "/proc/self/fd/2"),
     ("/dev/ptmx", "pts/ptmx"),
 )
+_PTMX = "/dev/ptmx"
+
+
+def plan_mounts(
+    config: Config, bundle: str, idmaps: list[list[list[int]]] | None, owner: tuple[int, int], cgroups: list[list[str]]
+) -> MountPlan:
+    """The mounts of a config, planned.
+
+    Args:
+        config: the container's.
+        bundle: absolute path of the bundle.
+        idmaps: [uid rows, gid rows] of a new user namespace, or None.
+        owner: (uid, gid) on the host of the container's root.
+        cgroups: what a cgroup mount shows.
+
+    Raises:
+        ConfigError: a mount makes no sense.
+    """
+    wanted = config.linux.rootfs_propagation
+    joined = config.linux.namespace("user")
+    return MountPlan(
+        config.mounts,
+        bundle=bundle,
+        idmaps=idmaps or (JOINED if joined else None),
+        owner=owner,
+        cgroups=cgroups,
+        bounded=OVERLAY in config.annotations,
+        # The kernel makes every mount that a user namespace inherits a slave, so that none of it reaches the host.
+        peers=wanted in ("shared", "rshared") and joined is None,
+        propagation=m.MS_PRIVATE | m.MS_REC if wanted == "rprivate" else 0,
+    )
 
 
 def prepare_root(
     config: Config, mounts: MountPlan, idmaps: list[list[list[int]]] | None, owner: tuple[int, int], bundle: str
 ) -> list[Step]:
-    """The prepare steps of the root and of the mounts.
+    """The prepare steps of the root, of the mounts and of device nodes.
 
     Args:
         config: the container's.
@@ -48,17 +83,17 @@ def prepare_root(
         if config.annotations[IDMAP] != "root" or idmaps is None:
             raise ConfigError(f"$.annotations[{IDMAP!r}]: takes 'root', and needs a new user namespace with mappings")
         root_maps = idmaps
-    # Device nodes of the image must not open devices; those of the runtime live on the mount at /dev.
-    attributes = m.MOUNT_ATTR_NODEV if any(each.destination == "/dev" for each in config.mounts) else 0
+    attributes = m.MOUNT_ATTR_NODEV if _root_opens_no_devices(config) else 0
+    nodes = _prepared_devices(config, idmaps) if config.linux.devices and config.linux.namespace("user") else []
     if OVERLAY not in config.annotations:
-        if mounts.overlays:
-            raise ConfigError(f"$.mounts: an overlay without upperdir needs the annotation {OVERLAY}")
-        return [["clone_tree", "root", path, True, attributes, 0, 0, root_maps], *mounts.prepare]
+        mapped = [root_maps, False] if root_maps else None
+        return [["clone_tree", "root", path, True, attributes, 0, 0, 0, mapped], *mounts.prepare, *nodes]
     size, inodes = overlay_limits(config.annotations[OVERLAY])
     return [
         ["upper_tmpfs", size, inodes, *owner],
         ["overlay", "root", path, 0, *owner, attributes, root_maps],
         *mounts.prepare,
+        *nodes,
         ["drop_upper"],
     ]
 
@@ -81,39 +116,92 @@ def overlay_limits(text: str) -> tuple[int, int]:
         raise ConfigError(f"$.annotations[{OVERLAY!r}]: expected 'size=BYTES,inodes=N', got {text!r}") from None
 
 
-def root_steps(config: Config, mounts: MountPlan, *, in_user_namespace: bool) -> list[Step]:
+def root_steps(config: Config, mounts: MountPlan) -> list[Step]:
     """The enter steps from cut propagation to the pivot. Source: runtime-spec config-linux, "Default Devices".
 
     Args:
         config: the container's.
         mounts: its mounts, planned.
-        in_user_namespace: whether it has a user namespace, new or joined.
     """
     linux = config.linux
     if not linux.namespace("mount"):
         raise ConfigError("$.linux.namespaces: a container without a mount namespace of its own is not supported")
-    wanted = PROPAGATION.get(linux.rootfs_propagation, m.MS_PRIVATE | m.MS_REC)
-    steps: list[Step] = [["propagation", wanted], ["attach_root", "root", 0], *mounts.enter]
-    for name, major, minor in DEVICES:
-        if in_user_namespace:
-            steps.append(["bind_device", f"/dev/{name}", f"/dev/{name}"])
-        else:
-            steps.append(["make_device", f"/dev/{name}", "c", major, minor, 0o666, 0, 0])
-    for device in linux.devices:
-        if in_user_namespace:
-            steps.append(["bind_device", device.path, device.path])
-        else:
-            mode = 0o666 if device.file_mode is None else device.file_mode & 0o7777
-            numbers = (device.major or 0, device.minor or 0)
-            steps.append(["make_device", device.path, device.type, *numbers, mode, device.uid or 0, device.gid or 0])
-    steps += [["symlink", path, target] for path, target in _LINKS]
+    wanted = PROPAGATIONS.get(linux.rootfs_propagation, 0)
+    # A slave stays one of the host's mounts, as the spawner's copy is; whatever else is asked for begins as private.
+    cut = 0 if not wanted or wanted & m.MS_SLAVE else m.MS_PRIVATE | wanted & m.MS_REC
+    steps: list[Step] = [["propagation", m.MS_PRIVATE | m.MS_REC], ["attach_root", "root", cut], *mounts.enter]
+    brings_dev = any(_is_dev(mount) and is_bind(mount) for mount in config.mounts)
+    steps += [*_devices(config, defaults=not brings_dev)]
+    if not brings_dev:
+        steps += [["symlink", path, target, path == _PTMX] for path, target in _LINKS]
     if config.process.terminal:
         size = config.process.console_size
         steps.append(["open_console", size.height if size else 0, size.width if size else 0, config.process.user.uid])
         steps.append(["bind_console", "/dev/console"])
+    steps.append(["make_place", config.process.cwd])
+    if mounts.seals:
+        steps.append(["seal"])
     steps += [["read_only", path] for path in linux.readonly_paths]
     steps += [["mask", path] for path in linux.masked_paths]
-    steps.append(["make_place", config.process.cwd])
     if config.root.readonly:
         steps.append(["root_read_only"])
-    return [*steps, ["pivot"]]
+    steps.append(["pivot"])
+    if wanted & (m.MS_SHARED | m.MS_UNBINDABLE):
+        steps.append(["propagation", wanted])  # pivot_root takes neither a shared nor an unbindable root
+    return steps
+
+
+def _devices(config: Config, *, defaults: bool) -> list[Step]:
+    """The nodes of the specification, unless /dev is the host's, and those of the config."""
+    in_user_namespace = config.linux.namespace("user") is not None
+    given = {device.path for device in config.linux.devices}
+    steps: list[Step] = []
+    for name, major, minor in DEVICES if defaults else ():
+        if f"/dev/{name}" in given:
+            continue
+        if in_user_namespace:
+            steps.append(["bind_device", f"/dev/{name}", f"/dev/{name}"])
+        else:
+            steps.append(["make_device", f"/dev/{name}", "c", major, minor, 0o666, 0, 0])
+    for index, device in enumerate(config.linux.devices):
+        if in_user_namespace and device.type != "p":
+            steps.append(["attach_device", f"device{index}", device.path])
+        else:
+            steps.append(["make_device", device.path, *_node(device), device.uid or 0, device.gid or 0])
+    return steps
+
+
+def _prepared_devices(config: Config, idmaps: list[list[list[int]]] | None) -> list[Step]:
+    """In a user namespace nodes cannot be made, so the spawner makes them; one that is joined has unknown owners."""
+    steps: list[Step] = []
+    for index, device in enumerate(config.linux.devices):
+        if device.type != "p":
+            owner = (
+                [host_id(rows, inside or 0) for rows, inside in zip(idmaps, (device.uid, device.gid), strict=True)]
+                if idmaps
+                else None
+            )
+            steps.append(["device_node", f"device{index}", device.path, *_node(device), owner])
+    return steps
+
+
+def _node(device: Device) -> list[Any]:
+    mode = 0o666 if device.file_mode is None else device.file_mode & 0o7777
+    return ["c" if device.type == "u" else device.type, device.major or 0, device.minor or 0, mode]
+
+
+def _root_opens_no_devices(config: Config) -> bool:
+    """Nodes of the image must not open devices; those of the runtime live on the mount at /dev.
+
+    Unless the config itself puts one elsewhere, or lets the container make some.
+    """
+    if not any(_is_dev(mount) for mount in config.mounts):
+        return False
+    if any(not device.path.startswith("/dev/") for device in config.linux.devices):
+        return False
+    sets = config.process.capabilities
+    return sets is None or "CAP_MKNOD" not in sets.bounding or config.linux.namespace("user") is not None
+
+
+def _is_dev(mount: Mount) -> bool:
+    return mount.destination.strip("/") == "dev"

@@ -13,10 +13,13 @@ import os
 import stat
 
 from pytest_ocirun.linux import mount
-from pytest_ocirun.runtime.inside import O_PATH, make_directory, make_file, make_symlink, open_inside
+from pytest_ocirun.linux.paths import PROC_SUPER_MAGIC, filesystem_type
+from pytest_ocirun.runtime.inside import O_PATH, make_directory, make_file, open_inside
 from pytest_ocirun.runtime.steps import Context, operation
 
 ROOT = "root"
+UPPER = "upper"
+"""Directories below the spawner's working directory: the second is free again when the child replays."""
 
 _OWN_DIRECTORIES = ("/proc", "/sys", "/dev")
 _DEV_NULL = os.makedev(1, 3)
@@ -38,34 +41,58 @@ def attach_root(context: Context, slot: str, propagation: int, place: str = ROOT
     os.close(target)
     context.root = os.open(place, O_PATH | os.O_DIRECTORY) if opened < 0 else context.mounts.pop(slot)
     if propagation:
-        mount.mount_setattr(context.root, propagation=propagation, recursive=True)
+        set_propagation(context.root, [propagation])
 
 
 @operation("mount {1} on {0}")
 def mount_new(
-    context: Context, path: str, fstype: str, options: dict[str, str | None], attributes: int, propagation: int
+    context: Context,
+    path: str,
+    fstype: str,
+    source: str,
+    options: dict[str, str | None],
+    attributes: int,
+    propagation: list[int],
+    seal: bool,  # noqa: FBT001
 ) -> None:
-    """Mount a file system of its own at ``path`` inside the root."""
-    fd = mount.new_mount(fstype, {"source": fstype, **options}, attributes)
-    _place(context.root, fd, path, directory=True)
-    _set_propagation(fd, propagation)
-    os.close(fd)
+    """Mount a file system of its own at ``path`` inside the root; with ``seal`` it becomes read-only in the end.
+
+    A tmpfs without a mode has that of the directory that it covers, as with runc.
+    """
+    if fstype == "tmpfs" and "mode" not in options:
+        options = {**options, **mode_at(context.root, path)}
+    if any(value is not None and len(value) > mount.LONGEST_OPTION for value in options.values()):
+        fd = mount.mount_classic(source, UPPER, fstype, options, attributes)
+    else:
+        fd = mount.new_mount(fstype, {"source": source, **options}, attributes)
+    place(context.root, fd, path, directory=True)
+    finish(context, fd, propagation, seal=seal)
 
 
 @operation("move the prepared mount {0} to {1}")
-def attach(context: Context, slot: str, path: str, propagation: int) -> None:
+def attach(context: Context, slot: str, path: str, propagation: list[int]) -> None:
     """Move a mount that the spawner prepared to ``path`` inside the root."""
     fd = context.mounts.pop(slot)
-    _place(context.root, fd, path, directory=stat.S_ISDIR(os.fstat(fd).st_mode))
-    _set_propagation(fd, propagation)
-    os.close(fd)
+    if path == "/proc" and filesystem_type(fd) != PROC_SUPER_MAGIC:
+        raise OSError(errno.EPERM, "what is bound there is no proc, and the runtime trusts what is there", path)
+    place(context.root, fd, path, directory=stat.S_ISDIR(os.fstat(fd).st_mode))
+    finish(context, fd, propagation)
+
+
+@operation("make the file systems read-only that were to be filled first")
+def seal(context: Context) -> None:
+    """Set what ``mount_new`` put off: mount points, devices and links have been made by now."""
+    for fd in context.sealed:
+        mount.mount_setattr(fd, set=mount.MOUNT_ATTR_RDONLY)
+        os.close(fd)
+    context.sealed = []
 
 
 @operation("mount the cgroups on {0}")
 def mount_cgroups(context: Context, path: str, hierarchies: list[list[str]], attributes: int) -> None:
     """Mount a tmpfs with a directory per hierarchy: [name, slot of a prepared mount], or [name, "", v1 options...]."""
     fd = mount.new_mount("tmpfs", {"source": "cgroup", "mode": "0755"}, mount.MOUNT_ATTR_NOSUID)
-    _place(context.root, fd, path, directory=True)
+    place(context.root, fd, path, directory=True)
     for name, slot, *options in hierarchies:
         if slot:
             hierarchy = context.mounts.pop(slot)
@@ -73,54 +100,10 @@ def mount_cgroups(context: Context, path: str, hierarchies: list[list[str]], att
             pairs = (option.partition("=") for option in options)
             named = {key: value if equals else None for key, equals, value in pairs}
             hierarchy = mount.new_mount("cgroup", {"source": "cgroup", **named}, attributes)
-        _place(context.root, hierarchy, f"{path}/{name}", directory=True)
+        place(context.root, hierarchy, f"{path}/{name}", directory=True)
         os.close(hierarchy)
     mount.mount_setattr(fd, set=attributes)
     os.close(fd)
-
-
-@operation("bind the host's device {1} to {0}")
-def bind_device(context: Context, path: str, host: str) -> None:
-    """Bind a device node of the host: inside a user namespace mknod is EPERM."""
-    source = mount.open_tree(mount.AT_FDCWD, host)
-    _place(context.root, source, path, directory=False)
-    os.close(source)
-
-
-@operation("make the device {0} ({1} {2}:{3})")
-def make_device(context: Context, path: str, kind: str, major: int, minor: int, mode: int, uid: int, gid: int) -> None:
-    """Make a device node; one that is there already and equal is kept."""
-    wanted = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}[kind]
-    number = 0 if kind == "p" else os.makedev(major, minor)
-    parent, _, name = path.rpartition("/")
-    above = make_directory(context.root, parent or "/")
-    try:
-        os.mknod(name, wanted | mode, number, dir_fd=above)
-    except FileExistsError:
-        found = os.stat(name, dir_fd=above, follow_symlinks=False)
-        if stat.S_IFMT(found.st_mode) != wanted or found.st_rdev != number:
-            raise
-    else:
-        os.chown(name, uid, gid, dir_fd=above, follow_symlinks=False)
-        fd = open_inside(above, name)
-        os.chmod(f"/proc/self/fd/{fd}", mode)
-        os.close(fd)
-    finally:
-        os.close(above)
-
-
-@operation("link {0} to {1}")
-def symlink(context: Context, path: str, target: str) -> None:
-    """Make a symlink inside the root unless something is there."""
-    make_symlink(context.root, path, target)
-
-
-@operation("bind the terminal to {0}")
-def bind_console(context: Context, path: str) -> None:
-    """Bind the pty's slave, by its fd, to /dev/console."""
-    source = mount.open_tree(context.console, "")
-    _place(context.root, source, path, directory=False)
-    os.close(source)
 
 
 @operation("mask {0}")
@@ -133,7 +116,9 @@ def mask(context: Context, path: str) -> None:
     if stat.S_ISDIR(os.fstat(target).st_mode):
         if context.mask < 0:
             context.mask = fd = mount.new_mount(
-                "tmpfs", {"source": "tmpfs", "size": "0", "nr_inodes": "1", "mode": "0555"}, mount.MOUNT_ATTR_RDONLY
+                "tmpfs",
+                {"source": "tmpfs", "nr_blocks": "1", "nr_inodes": "1", "mode": "0555"},
+                mount.MOUNT_ATTR_RDONLY,
             )
         else:
             fd = mount.open_tree(context.mask, "")
@@ -188,16 +173,45 @@ def pivot(context: Context) -> None:
     os.close(context.root)
 
 
-def _place(root: int, fd: int, path: str, *, directory: bool) -> None:
-    # The runtime's own directories must be real ones: behind a symlink the masks would miss what is mounted there.
+def place(root: int, fd: int, path: str, *, directory: bool) -> None:
+    """Move the mount ``fd`` to ``path`` inside the root, made there as a directory or a file if nothing is there.
+
+    The runtime's own directories must be real ones: behind a symlink the masks would miss what is mounted there. And
+    no symlink elsewhere may lead into proc, where a mount could deceive whoever enters the container later.
+    """
     own = any(path == name or path.startswith(f"{name}/") for name in _OWN_DIRECTORIES)
-    target = make_directory(root, path, symlinks=not own) if directory else make_file(root, path)
+    target = make_directory(root, path, symlinks=not own) if directory else make_file(root, path, symlinks=not own)
     try:
+        if not own and filesystem_type(target) == PROC_SUPER_MAGIC:
+            raise OSError(errno.EPERM, "a symbolic link leads it into proc, where nothing must be covered", path)
         mount.move_mount(fd, target)
     finally:
         os.close(target)
 
 
-def _set_propagation(fd: int, flags: int) -> None:
-    if flags:
+def finish(context: Context, fd: int, propagation: list[int], *, seal: bool = False) -> None:
+    """Give a mount that is in its place its propagation, and let go of it unless it is to be sealed."""
+    if propagation:
+        set_propagation(fd, propagation)
+    if seal:
+        context.sealed.append(fd)
+    else:
+        os.close(fd)
+
+
+def set_propagation(fd: int, types: list[int]) -> None:
+    """Set one type of propagation after another: slave and then shared is both."""
+    for flags in types:
         mount.mount_setattr(fd, propagation=flags & ~mount.MS_REC, recursive=bool(flags & mount.MS_REC))
+
+
+def mode_at(root: int, path: str) -> dict[str, str | None]:
+    """The option of a tmpfs that gives it the mode of the directory at ``path``, if there is one."""
+    try:
+        found = open_inside(root, path)
+    except FileNotFoundError:
+        return {}
+    try:
+        return {"mode": f"{stat.S_IMODE(os.fstat(found).st_mode):o}"}
+    finally:
+        os.close(found)

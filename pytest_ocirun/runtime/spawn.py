@@ -26,7 +26,7 @@ import os
 
 from pytest_ocirun.linux import fds, mount, proc, sched, signals
 from pytest_ocirun.oci import json_text
-from pytest_ocirun.runtime import place, prepare, process, rootfs  # noqa: F401 - some register the operations
+from pytest_ocirun.runtime import devices, place, prepare, process, rootfs  # noqa: F401 - some register the operations
 from pytest_ocirun.runtime.idmap import write_maps
 from pytest_ocirun.runtime.steps import Context, StepFailed, describe, load, replay
 

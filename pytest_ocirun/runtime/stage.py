@@ -12,6 +12,7 @@ has rights over the container's own.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sys
@@ -21,6 +22,7 @@ from pytest_ocirun.linux import mount, prctl, sched
 
 WORK = "@work"
 
+_HOST_MOUNTS = "OCIRUN_HOST_MOUNTS"
 _NS_GET_PARENT = 0xB702
 _PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _BOOT = "import sys; sys.path += {places!r}; from {module} import main; main()"
@@ -49,8 +51,10 @@ def enter(module: str, *args: str, container: int | None = None) -> None:
         Unsupported: the kernel does not allow the namespaces.
         KernelRefused: another step failed.
     """
+    host = None
     try:
         if is_privileged():
+            host = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
             sched.unshare(sched.CLONE_NEWNS)
         elif container is not None and (outer := _outer_namespace(container)) is not None:
             sched.setns(outer, sched.CLONE_NEWUSER)
@@ -65,6 +69,10 @@ def enter(module: str, *args: str, container: int | None = None) -> None:
             " kernel.apparmor_restrict_unprivileged_userns; inside another container its seccomp policy.",
         ) from error
     argv = command(module, *args)
+    environment = {"PATH": os.environ.get("PATH", os.defpath)}
+    if host is not None:
+        os.set_inheritable(host, True)
+        environment[_HOST_MOUNTS] = str(host)
     try:
         mount.mount(None, "/", None, mount.MS_REC | mount.MS_SLAVE)
         _bind_read_only(argv[0])
@@ -73,7 +81,18 @@ def enter(module: str, *args: str, container: int | None = None) -> None:
             f"bind {argv[0]} read-only in a private mount namespace: {error.strerror}", errno=error.errno or 0
         ) from error
     prctl.set_dumpable(0)
-    os.execve(argv[0], argv, {"PATH": os.environ.get("PATH", os.defpath)})
+    os.execve(argv[0], argv, environment)
+
+
+def host_mounts() -> int:
+    """A fd of the mount namespace that this process was in before it entered the stage.
+
+    Raises:
+        OSError: EPERM, when it has no rights there.
+    """
+    if _HOST_MOUNTS not in os.environ:
+        raise OSError(errno.EPERM, "only root can take part in the propagation of the host's mounts")
+    return int(os.environ[_HOST_MOUNTS])
 
 
 def is_privileged() -> bool:
@@ -87,6 +106,8 @@ def take_place(root: str) -> None:
     It is a tmpfs in the private mount namespace: nobody else sees it, and it ends with the process.
     """
     prctl.set_dumpable(0)
+    if _HOST_MOUNTS in os.environ:
+        os.set_inheritable(host_mounts(), False)
     directory = f"{root}/{WORK}"
     for path in (root, directory):  # makedirs gives its mode to the last directory only
         os.makedirs(path, mode=0o700, exist_ok=True)

@@ -26,7 +26,10 @@ class Context:
     the steps that are done to it from outside.
     """
 
-    __slots__ = ("console", "cwd_entered", "executable", "fds", "filter", "mask", "mounts", "pid", "root")
+    __slots__ = (
+        *("console", "cwd_entered", "executable", "fds", "filter", "mask", "mounts", "nodes", "pid", "root"),
+        "sealed",
+    )
 
     def __init__(self, fds: dict[str, int]) -> None:
         self.fds = fds
@@ -34,6 +37,8 @@ class Context:
         self.pid = 0
         self.root = -1
         self.mask = -1
+        self.sealed: list[int] = []
+        self.nodes: dict[str, str] = {}
         self.console = -1
         self.cwd_entered = False
         self.executable = ""
@@ -50,7 +55,7 @@ class StepFailed(Exception):
 
 
 _operations: dict[str, tuple[Operation, str]] = {}
-_HOMES = {
+_HOMES: dict[str, str] = {
     "schedule": "tuning",
     "io_priority": "tuning",
     "affinity": "tuning",
@@ -62,6 +67,11 @@ _HOMES = {
     "label_file": "labels",
     "await_hooks": "hook_steps",
     "run_hooks": "hook_steps",
+    "attach_device": "device_nodes",
+    "change_mount": "rare_mounts",
+    "clone_peers": "rare_mounts",
+    "device_node": "device_nodes",
+    "mount_copied": "copy_up",
 }
 """The module below ``runtime`` of each operation that is not loaded from the start."""
 

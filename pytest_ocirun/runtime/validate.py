@@ -16,8 +16,10 @@ from pytest_ocirun.errors import ConfigError
 from pytest_ocirun.linux.caps import capget
 from pytest_ocirun.linux.sched import NAMESPACES, NS_FILES
 from pytest_ocirun.oci.codec import member
+from pytest_ocirun.runtime.mount_options import PROPAGATIONS
 from pytest_ocirun.runtime.seccomp_terms import check_filter
 from pytest_ocirun.runtime.unsupported import refuse_unsupported, select
+from pytest_ocirun.runtime.validate_mounts import check_devices, check_mapping_rows, check_mounts, mount_warnings
 from pytest_ocirun.runtime.validate_process import (
     ID,
     U32,
@@ -31,7 +33,7 @@ from pytest_ocirun.runtime.validate_resources import check_resources
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pytest_ocirun.oci.runtime import Config, IDMapping, Mount, Namespace
+    from pytest_ocirun.oci.runtime import Config, Namespace
 
 _POSITIVE = (1, 2**63 - 1)
 
@@ -42,6 +44,12 @@ RANGES = (
     ("linux.gid_mappings[].container_id", ID),
     ("linux.gid_mappings[].host_id", ID),
     ("linux.gid_mappings[].size", (1, 2**32 - 1)),
+    ("mounts[].uid_mappings[].container_id", ID),
+    ("mounts[].uid_mappings[].host_id", ID),
+    ("mounts[].uid_mappings[].size", (1, 2**32 - 1)),
+    ("mounts[].gid_mappings[].container_id", ID),
+    ("mounts[].gid_mappings[].host_id", ID),
+    ("mounts[].gid_mappings[].size", (1, 2**32 - 1)),
     ("linux.devices[].major", (0, 2**12 - 1)),
     ("linux.devices[].minor", (0, 2**20 - 1)),
     ("linux.devices[].file_mode", U32),
@@ -56,15 +64,7 @@ RANGES = (
 )
 """The smallest and largest value of numbers, by attribute of a configuration."""
 
-PROPAGATIONS = ("", "private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable")
-DEVICE_TYPES = ("c", "u", "b", "p")
 CLOCKS = ("monotonic", "boottime")
-
-PROC_ALLOWED = (
-    *("/proc/cpuinfo", "/proc/diskstats", "/proc/loadavg", "/proc/meminfo", "/proc/slabinfo", "/proc/stat"),
-    *("/proc/swaps", "/proc/uptime", "/proc/sys/kernel/ns_last_pid", "/proc/sys/crypto/fips_enabled"),
-)
-"""Files of /proc that lxcfs and its like may cover, as in runc; elsewhere mounts could deceive us."""
 
 
 def validate(config: Config) -> list[str]:
@@ -81,7 +81,7 @@ def validate(config: Config) -> list[str]:
         check(config)
     refuse_unsupported(config)
     granted = -1 if config.linux.namespace("user") else capget()[1]
-    return [*process_warnings(config.process, "$.process", granted=granted), *_mount_warnings(config)]
+    return [*process_warnings(config.process, "$.process", granted=granted), *mount_warnings(config)]
 
 
 def _check_process(config: Config) -> None:
@@ -149,20 +149,7 @@ def _check_mappings(config: Config) -> None:
             raise ConfigError(f"$.linux.{name}: needs a namespace of type user in linux.namespaces")
         if user is not None and not user.path and not mappings:
             raise ConfigError(f"$.linux.{name}: a new user namespace needs it: no id would exist inside")
-        _mappings(mappings, f"$.linux.{name}")
-
-
-def _mappings(mappings: list[IDMapping], path: str) -> None:
-    for side in ("container_id", "host_id"):
-        end, before = 0, -1
-        for index, mapping in sorted(enumerate(mappings), key=lambda pair: int(getattr(pair[1], side))):
-            first: int = getattr(mapping, side)
-            where = f"{path}[{index}]"
-            if before >= 0 and first < end:
-                raise ConfigError(f"{where}: overlaps with {path}[{before}] in its {side.replace('_id', ' ids')}")
-            end, before = first + mapping.size, index
-            if end > ID[1] + 1:
-                raise ConfigError(f"{where}.size: {first} + {mapping.size} goes beyond the last id, {ID[1]}")
+        check_mapping_rows(mappings, f"$.linux.{name}")
 
 
 def _check_names(config: Config) -> None:
@@ -185,33 +172,7 @@ def _check_paths(config: Config) -> None:
                 raise ConfigError(f"$.linux.{key}[{index}]: must be absolute, got {path!r}")
     if ".." in config.linux.cgroups_path.split("/"):
         raise ConfigError(f"$.linux.cgroupsPath: must not contain '..', got {config.linux.cgroups_path!r}")
-    one_of(config.linux.rootfs_propagation, PROPAGATIONS, "$.linux.rootfsPropagation")
-
-
-def _check_mounts(config: Config) -> None:
-    for index, mount in enumerate(config.mounts):
-        where = f"$.mounts[{index}]"
-        destination = _normal(mount.destination)
-        if not mount.destination or destination == "/":
-            raise ConfigError(f"{where}.destination: must name a place below the root, got {mount.destination!r}")
-        if not mount.type and not _is_bind(mount):
-            raise ConfigError(f"{where}.type: missing, and the options name no bind")
-        if _is_bind(mount) and not mount.source:
-            raise ConfigError(f"{where}.source: a bind mount needs a source")
-        below_proc = destination.startswith("/proc/") and destination not in PROC_ALLOWED
-        if below_proc or (destination == "/proc" and mount.type != "proc" and not _is_bind(mount)):
-            raise ConfigError(
-                f"{where}.destination: {destination} must not be covered: the runtime trusts what is there",
-                hint=f"allowed are proc itself at /proc, and {', '.join(PROC_ALLOWED)}",
-            )
-
-
-def _is_bind(mount: Mount) -> bool:
-    return mount.type in ("bind", "none") or "bind" in mount.options or "rbind" in mount.options
-
-
-def _normal(destination: str) -> str:
-    return os.path.normpath("/" + destination.lstrip("/"))
+    one_of(config.linux.rootfs_propagation, ("", *PROPAGATIONS), "$.linux.rootfsPropagation")
 
 
 def _check_sysctl(config: Config) -> None:
@@ -290,16 +251,6 @@ def _check_rarities(config: Config) -> None:
         check(config)
 
 
-def _check_devices(config: Config) -> None:
-    for index, device in enumerate(config.linux.devices):
-        where = f"$.linux.devices[{index}]"
-        one_of(device.type, DEVICE_TYPES, f"{where}.type")
-        if not device.path.startswith("/") or ".." in device.path.split("/"):
-            raise ConfigError(f"{where}.path: must be absolute and without '..', got {device.path!r}")
-        if device.type != "p" and (device.major is None or device.minor is None):
-            raise ConfigError(f"{where}: a device of type {device.type} needs major and minor")
-
-
 def _check_resources(config: Config) -> None:
     check_resources(config.linux.resources, "$.linux.resources")
 
@@ -330,21 +281,13 @@ CHECKS = (
     _check_mappings,
     _check_names,
     _check_paths,
-    _check_mounts,
+    check_mounts,
     _check_sysctl,
     _check_time,
     _check_user,
     _check_rarities,
-    _check_devices,
+    check_devices,
     _check_resources,
     _check_seccomp,
     _check_hooks,
 )
-
-
-def _mount_warnings(config: Config) -> list[str]:
-    return [
-        f"$.mounts[{index}].destination: {mount.destination!r} is not absolute; taken from the root"
-        for index, mount in enumerate(config.mounts)
-        if not mount.destination.startswith("/")
-    ]

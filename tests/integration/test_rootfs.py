@@ -7,7 +7,7 @@ import pytest
 
 from pytest_ocirun.errors import KernelRefused
 from pytest_ocirun.oci.process import Capabilities, User
-from pytest_ocirun.oci.runtime import Config, Device
+from pytest_ocirun.oci.runtime import Config
 from tests.boxes import Bare, confined, mapping
 from tests.requires import requires
 
@@ -104,19 +104,6 @@ def test_an_empty_root_runs_a_holder(bare: Bare, tmp_path: Path) -> None:
     with bare.holder(confined(empty)) as name:
         assert bare.runtime.state(name)["status"] == "running"
     assert os.listdir(empty) == []
-
-
-@requires("root")
-def test_devices_of_the_config(bare: Bare, rootfs: Path) -> None:
-    """Bound in a user namespace, made without one, with the mode that was asked for."""
-    for user_namespace in (True, False):
-        config = confined(rootfs, "stat", "-c", "%F %t:%T %a", "/dev/full2", user_namespace=user_namespace)
-        path = "/dev/full" if user_namespace else "/dev/full2"
-        config.process.args[-1] = path
-        config.linux.devices = [Device(path=path, type="c", major=1, minor=7, file_mode=0o640 | 0o20000, uid=0, gid=0)]
-        ran = bare.run(config)
-
-        assert ran.out.strip() == f"character special file 1:7 {'666' if user_namespace else '640'}", ran
 
 
 def test_many_containers_of_one_root(bare: Bare, busybox_rootfs: Path) -> None:

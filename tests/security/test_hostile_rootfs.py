@@ -102,27 +102,37 @@ def test_symlinks_elsewhere_lead_nowhere(bare: Bare, rootfs: Path, canary: Path)
     assert ran.err.count("nonexistent directory") == 4, ran
 
 
+@pytest.mark.parametrize("user_namespace", [True, pytest.param(False, marks=requires("root"))])
 @pytest.mark.parametrize("target", ["/proc/sys/kernel/core_pattern", "{canary}/file", "/etc/passwd"])
-def test_null_device_of_the_image_is_not_used_for_masks(bare: Bare, rootfs: Path, canary: Path, target: str) -> None:
-    """A masked file is the real null device, even where the image's /dev/null is a link (CVE-2025-31133)."""
+def test_null_device_of_the_image_is_no_link(
+    bare: Bare, rootfs: Path, canary: Path, target: str, user_namespace: bool
+) -> None:
+    """An image whose /dev/null is a link gets no mask through it, nor a device behind it (CVE-2025-31133)."""
     pattern = Path("/proc/sys/kernel/core_pattern").read_bytes()
     (rootfs / "dev/null").symlink_to(target.format(canary=canary))
-    script = "stat -c %F:%t:%T /proc/keys; echo pwned > /proc/keys; cat /proc/keys; grep -c root: /etc/passwd"
-    config = confined(rootfs, "sh", "-c", script)
+    config = confined(rootfs, "true", user_namespace=user_namespace)
     config.mounts = [mount for mount in config.mounts if not mount.destination.startswith("/dev")]
-    config.linux.masked_paths = ["/proc/keys"]
     (rootfs / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\n", encoding="ascii")
-    passwd = (rootfs / "etc/passwd").read_bytes()
-    if "canary" in target:
-        with pytest.raises(KernelRefused, match="device"):
-            bare.run(config)
-        return
+    before = snapshot(rootfs)
+    with pytest.raises(KernelRefused, match=r"/dev/null.*(symbolic links|File exists)"):
+        bare.run(config)
+
+    assert Path("/proc/sys/kernel/core_pattern").read_bytes() == pattern
+    assert snapshot(rootfs) == before
+
+
+def test_masks_are_made_of_the_hosts_null_device(bare: Bare, rootfs: Path) -> None:
+    """A masked file is the real null device, though the container's own is another (CVE-2025-31133)."""
+    (rootfs / "dev/null").write_text("mine", encoding="ascii")
+    script = "stat -c %F:%t:%T /proc/keys; echo pwned > /proc/keys; cat /proc/keys"
+    dev = Mount(destination="/dev", type="bind", source=str(rootfs / "dev"), options=["bind"])
+    config = confined(rootfs, "sh", "-c", script)
+    config.mounts = [*(mount for mount in config.mounts if not mount.destination.startswith("/dev")), dev]
+    config.linux.masked_paths = ["/proc/keys"]
     ran = bare.run(config)
 
-    assert ran.out.splitlines()[0] == "character special file:1:3"
-    assert "pwned" not in ran.out
-    assert Path("/proc/sys/kernel/core_pattern").read_bytes() == pattern
-    assert (rootfs / "etc/passwd").read_bytes() == passwd
+    assert ran.out == "character special file:1:3\n", ran
+    assert (rootfs / "dev/null").read_text(encoding="ascii") == "mine"
 
 
 @pytest.mark.parametrize("overlay", [True, False])
@@ -155,21 +165,57 @@ def test_mount_destination_through_a_link_stays_inside(
     assert not (canary / "new").exists()
 
 
-def test_file_mount_on_a_dangling_link_makes_no_file(bare: Bare, rootfs: Path, canary: Path, tmp_path: Path) -> None:
-    """A file is not made through a link that dangles outside (CVE-2025-24965, CVE-2024-45310)."""
-    (rootfs / "etc/resolv.conf").symlink_to(canary / "made")
-    (tmp_path / "resolv.conf").touch()
-    config = confined(
-        rootfs,
-        "true",
-        mounts=[
-            Mount(destination="/etc/resolv.conf", type="bind", source=str(tmp_path / "resolv.conf"), options=["ro"])
-        ],
-    )
-    with pytest.raises(KernelRefused, match="No such file"):
-        bare.run(config)
+@pytest.mark.parametrize("link", ["{canary}/made", "../../../../../../..{canary}/made", "made", "/etc/second"])
+def test_file_mount_on_a_dangling_link_stays_inside(
+    bare: Bare, rootfs: Path, canary: Path, tmp_path: Path, link: str
+) -> None:
+    """What a dangling link points to is made inside, never on the host (CVE-2025-24965, CVE-2024-45310)."""
+    (rootfs / "etc/resolv.conf").symlink_to(link.format(canary=canary))
+    (rootfs / "etc/second").symlink_to("../../var/third")
+    (rootfs / "var/third").symlink_to("/no/such/directory/file")
+    (tmp_path / "resolv.conf").write_text("given", encoding="ascii")
+    (tmp_path / "resolv.conf").chmod(0o644)
+    source = str(tmp_path / "resolv.conf")
+    mounts = [Mount(destination="/etc/resolv.conf", type="bind", source=source, options=["ro", "bind"])]
+    ran = bare.run(confined(rootfs, "cat", "/etc/resolv.conf", mounts=mounts))
 
+    assert ran.out == "given", ran
     assert not (canary / "made").exists()
+
+
+def test_links_in_a_circle_are_refused(bare: Bare, rootfs: Path, tmp_path: Path) -> None:
+    """Following ends as the kernel's own does."""
+    (rootfs / "etc/a").symlink_to("b")
+    (rootfs / "etc/b").symlink_to("a")
+    (tmp_path / "file").touch()
+    mounts = [Mount(destination="/etc/a", type="bind", source=str(tmp_path / "file"), options=["bind"])]
+
+    with pytest.raises(KernelRefused, match="symbolic links"):
+        bare.run(confined(rootfs, "true", mounts=mounts))
+
+
+@pytest.mark.parametrize("link", ["/proc/self/attr/exec", "/proc/sys/kernel/core_pattern", "../proc/1/oom_score_adj"])
+def test_mount_behind_a_link_into_proc_is_refused(bare: Bare, rootfs: Path, tmp_path: Path, link: str) -> None:
+    """An image cannot have the user's mount cover what is read or written in /proc (CVE-2025-52881)."""
+    (rootfs / "etc/resolv.conf").symlink_to(link)
+    (tmp_path / "file").touch()
+    mounts = [Mount(destination="/etc/resolv.conf", type="bind", source=str(tmp_path / "file"), options=["bind"])]
+
+    with pytest.raises(KernelRefused, match="into proc"):
+        bare.run(confined(rootfs, "true", mounts=mounts))
+
+
+@pytest.mark.parametrize("kind", ["tmpfs", "directory", "file"])
+def test_another_file_system_at_proc_is_refused(bare: Bare, rootfs: Path, tmp_path: Path, kind: str) -> None:
+    """A volume is no proc, however it comes there (CVE-2019-16884, CVE-2019-19921)."""
+    (tmp_path / "volume/self").mkdir(parents=True)
+    sources = {"directory": tmp_path / "volume", "file": tmp_path / "file", "tmpfs": Path("/dev/shm")}
+    (tmp_path / "file").touch()
+    config = confined(rootfs, "true")
+    config.mounts[0] = Mount(destination="/proc", type="bind", source=str(sources[kind]), options=["rbind"])
+
+    with pytest.raises(KernelRefused, match="is no proc"):
+        bare.run(config)
 
 
 @requires("root")

@@ -1,18 +1,21 @@
 """The table of mount options, and what a mount becomes."""
 
+from typing import Any
+
 import pytest
 
 from pytest_ocirun.errors import ConfigError
 from pytest_ocirun.linux import mount as m
-from pytest_ocirun.oci.runtime import Mount
-from pytest_ocirun.runtime.mount_plan import MountPlan, Options
+from pytest_ocirun.oci.runtime import IDMapping, Mount
+from pytest_ocirun.runtime.mount_options import REFUSED, Options, known_options
+from pytest_ocirun.runtime.mount_plan import JOINED, MountPlan
 
 IDMAPS = [[[0, 1000, 10]], [[0, 1000, 10]]]
 
 
-def planned(*mounts: Mount, idmaps: list[list[list[int]]] | None = None) -> MountPlan:
+def planned(*mounts: Mount, idmaps: list[list[list[int]]] | str | None = None, **more: Any) -> MountPlan:
     """The plan of mounts."""
-    return MountPlan(list(mounts), bundle="/b", idmaps=idmaps, owner=(1000, 1000), cgroups=[])
+    return MountPlan(list(mounts), bundle="/b", idmaps=idmaps, owner=(1000, 1000), cgroups=[], bounded=True, **more)
 
 
 @pytest.mark.parametrize(
@@ -51,11 +54,29 @@ def test_last_of_two_opposites_wins() -> None:
 
 def test_recursive_options_are_kept_apart() -> None:
     """Rro is set on the whole tree, ro on its top alone; rbind is no recursive "bind"."""
-    options = Options(["rbind", "rro", "rnosuid", "noexec"])
+    options = Options(["rbind", "rro", "rnosuid", "rsuid", "noexec"])
 
     assert (options.bind, options.recursive) == (True, True)
-    assert options.set_recursive == m.MOUNT_ATTR_RDONLY | m.MOUNT_ATTR_NOSUID
+    assert options.tree == (m.MOUNT_ATTR_RDONLY, m.MOUNT_ATTR_NOSUID)
     assert options.set == m.MOUNT_ATTR_NOEXEC
+
+
+@pytest.mark.parametrize("word", known_options())
+def test_known_option_is_understood(word: str) -> None:
+    """None of them is taken for the name of a file system's own parameter, but for those that all file systems have."""
+    data = Options([word]).data
+
+    assert set(data) <= {"async", "dirsync", "lazytime", "mand", "nolazytime", "nomand", "sync"}
+
+
+def test_refused_options_are_not_known() -> None:
+    """A word is either done or refused."""
+    assert not set(REFUSED) & set(known_options())
+
+
+def test_propagation_is_a_sequence() -> None:
+    """A mount can be a slave and shared at once, if made so in this order."""
+    assert Options(["slave", "rshared"]).propagation == [m.MS_SLAVE, m.MS_SHARED | m.MS_REC]
 
 
 def test_what_is_no_attribute_is_data() -> None:
@@ -77,16 +98,58 @@ def test_bind_becomes_a_copy_and_a_move() -> None:
     """Made before the clone with the rights of the host, moved into place inside."""
     made = planned(Mount(destination="/d", type="bind", source="s", options=["rbind", "ro", "rslave"]))
 
-    assert made.prepare == [["clone_tree", "mount0", "/b/s", True, m.MOUNT_ATTR_RDONLY, 0, 0, None]]
-    assert made.enter == [["attach", "mount0", "/d", m.MS_SLAVE | m.MS_REC]]
+    assert made.prepare == [["clone_tree", "mount0", "/b/s", True, m.MOUNT_ATTR_RDONLY, 0, 0, 0, None]]
+    assert made.enter == [["attach", "mount0", "/d", [m.MS_SLAVE | m.MS_REC]]]
+
+
+def test_binds_of_a_shared_root_stay_peers() -> None:
+    """They are copied in the host's own mount namespace."""
+    made = planned(Mount(destination="/d", type="bind", source="/s"), peers=True)
+
+    assert made.prepare[0][0] == "clone_peers"
+
+
+def test_own_propagation_wins_over_the_roots() -> None:
+    """What the root gives is for mounts that say nothing."""
+    mounts = [Mount(destination="/d", type="bind", source="/s", options=options) for options in ([], ["slave"])]
+    made = planned(*mounts, propagation=m.MS_PRIVATE)
+
+    assert [step[-1] for step in made.enter] == [[m.MS_PRIVATE], [m.MS_SLAVE]]
 
 
 def test_idmapped_bind_carries_the_maps() -> None:
-    """Only where asked for."""
+    """Only where asked for: the container's, or its own."""
+    own = [IDMapping(container_id=5, host_id=6, size=7)]
     mounts = [Mount(destination="/d", type="bind", source="/s", options=options) for options in (["idmap"], [])]
+    mounts.append(
+        Mount(destination="/d", type="none", source="/s", options=["ridmap"], uid_mappings=own, gid_mappings=own)
+    )
     made = planned(*mounts, idmaps=IDMAPS)
 
-    assert [step[-1] for step in made.prepare] == [IDMAPS, None]
+    assert [step[-1] for step in made.prepare] == [[IDMAPS, False], None, [[[[5, 6, 7]], [[5, 6, 7]]], True]]
+
+
+def test_idmapped_bind_takes_the_maps_of_a_joined_namespace() -> None:
+    """They are not known here, but that namespace has them."""
+    made = planned(Mount(destination="/d", type="bind", source="/s", options=["idmap"]), idmaps=JOINED)
+
+    assert made.prepare[0][-1] == ["ns-user", False]
+
+
+def test_read_only_tmpfs_is_sealed_in_the_end() -> None:
+    """Later mounts, devices and links are made in it first; another file system is read-only at once."""
+    made = planned(
+        Mount(destination="/t", type="tmpfs", source="t", options=["ro", "nodev"]),
+        Mount(destination="/p", type="proc", source="proc", options=["ro"]),
+        Mount(destination="/s", type="squashfs", source="/dev/loop0", options=["ro"]),
+    )
+
+    assert made.seals
+    assert [(step[4], step[5], step[7]) for step in made.enter] == [
+        ({}, m.MOUNT_ATTR_NODEV, True),
+        ({}, m.MOUNT_ATTR_RDONLY, False),
+        ({"ro": None}, m.MOUNT_ATTR_RDONLY, False),
+    ]
 
 
 def test_overlays_get_layers_of_their_own() -> None:
@@ -100,7 +163,6 @@ def test_overlays_get_layers_of_their_own() -> None:
         ["overlay", "mount0", "/l", 1, 1000, 1000, 0, None],
         ["scratch", "mount1", 2, 1000, 1000, 0o1777, m.MOUNT_ATTR_NOSUID],
     ]
-    assert made.overlays == 2
 
 
 @pytest.mark.parametrize("gid, kept", [("5", True), ("50", False)])
@@ -108,7 +170,7 @@ def test_group_of_terminals_only_where_it_is_mapped(gid: str, kept: bool) -> Non
     """The kernel refuses a gid that the user namespace lacks."""
     made = planned(Mount(destination="/dev/pts", type="devpts", options=[f"gid={gid}", "mode=620"]), idmaps=IDMAPS)
 
-    assert ("gid" in made.enter[0][3]) is kept
+    assert ("gid" in made.enter[0][4]) is kept
 
 
 @pytest.mark.parametrize(

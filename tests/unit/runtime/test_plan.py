@@ -62,7 +62,7 @@ def test_plan_needs_no_file_of_its_config() -> None:
     config.root = Root(path="/no/such/root")
     config.mounts.append(Mount(destination="/x", type="bind", source="/no/such/source", options=["ro"]))
 
-    assert ["clone_tree", "mount6", "/no/such/source", False, 1, 0, 0, None] in container_plan(config, around())[
+    assert ["clone_tree", "mount6", "/no/such/source", False, 1, 0, 0, 0, None] in container_plan(config, around())[
         "prepare"
     ]
 
