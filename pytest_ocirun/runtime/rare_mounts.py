@@ -26,18 +26,19 @@ def clone_peers(context: Context, slot: str, path: str, recursive: bool, *change
     The spawner's mount namespace is a slave of the host's, so a copy of what it sees would only receive. It goes back
     to the host's for the time of one open_tree(2).
     """
+    host = stage.host_mounts()
     own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        sched.setns(stage.host_mounts(), sched.CLONE_NEWNS)
+        sched.setns(host, sched.CLONE_NEWNS)
         try:
             context.mounts[slot] = mount.open_tree(mount.AT_FDCWD, path, recursive=recursive)
         finally:
             sched.setns(own, sched.CLONE_NEWNS)
             os.fchdir(here)
     finally:
-        os.close(own)
-        os.close(here)
+        for fd in (host, own, here):
+            os.close(fd)
     change_copy(context, slot, path, *changes)
 
 

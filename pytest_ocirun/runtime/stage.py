@@ -54,7 +54,7 @@ def enter(module: str, *args: str, container: int | None = None) -> None:
     host = None
     try:
         if is_privileged():
-            host = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+            host = str(os.stat("/proc/self/ns/mnt").st_ino)
             sched.unshare(sched.CLONE_NEWNS)
         elif container is not None and (outer := _outer_namespace(container)) is not None:
             sched.setns(outer, sched.CLONE_NEWUSER)
@@ -71,8 +71,7 @@ def enter(module: str, *args: str, container: int | None = None) -> None:
     argv = command(module, *args)
     environment = {"PATH": os.environ.get("PATH", os.defpath)}
     if host is not None:
-        os.set_inheritable(host, True)
-        environment[_HOST_MOUNTS] = str(host)
+        environment[_HOST_MOUNTS] = host
     try:
         mount.mount(None, "/", None, mount.MS_REC | mount.MS_SLAVE)
         _bind_read_only(argv[0])
@@ -85,14 +84,25 @@ def enter(module: str, *args: str, container: int | None = None) -> None:
 
 
 def host_mounts() -> int:
-    """A fd of the mount namespace that this process was in before it entered the stage.
+    """Open the mount namespace that this process was in before it entered the stage, through a process that is there.
+
+    It is not held open: a fd that every spawner inherits would be one that a container can be given by mistake.
 
     Raises:
-        OSError: EPERM, when it has no rights there.
+        OSError: EPERM, when it has no rights there; ESRCH, when nobody is left there.
     """
-    if _HOST_MOUNTS not in os.environ:
+    wanted = os.environ.get(_HOST_MOUNTS)
+    if wanted is None:
         raise OSError(errno.EPERM, "only root can take part in the propagation of the host's mounts")
-    return int(os.environ[_HOST_MOUNTS])
+    for pid in (os.getppid(), *(name for name in os.listdir("/proc") if name.isdigit())):
+        try:
+            fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            continue
+        if str(os.fstat(fd).st_ino) == wanted:
+            return fd
+        os.close(fd)
+    raise OSError(errno.ESRCH, "no process is left in the mount namespace that this one came from")
 
 
 def is_privileged() -> bool:
@@ -106,8 +116,6 @@ def take_place(root: str) -> None:
     It is a tmpfs in the private mount namespace: nobody else sees it, and it ends with the process.
     """
     prctl.set_dumpable(0)
-    if _HOST_MOUNTS in os.environ:
-        os.set_inheritable(host_mounts(), False)
     directory = f"{root}/{WORK}"
     for path in (root, directory):  # makedirs gives its mode to the last directory only
         os.makedirs(path, mode=0o700, exist_ok=True)

@@ -32,7 +32,8 @@ def with_devices(config: Config, *devices: Device) -> Config:
 def test_usual_devices_are_there(bare: Bare, busybox_rootfs: Path, user_namespace: bool) -> None:
     """The six of the specification, of anybody's use, and the links; they work."""
     names = ["null", "zero", "full", "random", "urandom", "tty"]
-    script = f"cd /dev; stat -c '%n %t:%T %a' {' '.join(names)}; for l in fd stdin stdout stderr ptmx; do readlink $l; done; "
+    script = f"cd /dev; stat -c '%n %t:%T %a' {' '.join(names)}; "
+    script += "for l in fd stdin stdout stderr ptmx; do readlink $l; done; "
     script += "head -c 2 zero urandom | wc -c; echo x > null; echo x > full || echo no"
     ran = bare.run(confined(busybox_rootfs, "sh", "-c", script, user_namespace=user_namespace))
     numbers = ["1:3", "1:5", "1:7", "1:8", "1:9", "5:0"]
