@@ -3,6 +3,7 @@
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,7 +52,7 @@ def test_devices_are_as_asked_for(bare: Bare, busybox_rootfs: Path, kind: str, u
     """Number, mode (whatever the umask) and owner, in a user namespace too, where the host has no such path."""
     config = confined(busybox_rootfs, user_namespace=user_namespace)
     config.process.user.umask = 0o777
-    device = {"type": kind, "major": 241, "minor": 1003, "uid": 12, "gid": 34}
+    device: dict[str, Any] = {"type": kind, "major": 241, "minor": 1003, "uid": 12, "gid": 34}
     with_devices(config, Device(path="/dev/deep/own", file_mode=0o20626, **device), Device(path="/dev/plain", **device))
     name = "block special file" if kind == "b" else "character special file"
 
