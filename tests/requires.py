@@ -213,6 +213,12 @@ def cgroup() -> Lack | None:
 
 
 @_probe
+def numa() -> Lack | None:
+    """Memory policies."""
+    return None if os.path.exists("/proc/self/numa_maps") else Lack("memory policies", kernel=True)
+
+
+@_probe
 def seccomp() -> Lack | None:
     """The kernel takes filters, and libseccomp can be loaded to make them."""
     with open("/proc/self/status", encoding="ascii") as file:
