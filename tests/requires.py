@@ -106,6 +106,7 @@ for _name in ("runc", "crun", "mmdebstrap", "busybox", "memcached", "zstd", "xz"
     _program(_name)
 _program("bubblewrap", "bwrap")
 _program("uml", "linux.uml")
+_program("iproute2", "ip")
 
 
 def _in_namespaces(script: str, *flags: str, user: int | None = None) -> str:
@@ -210,6 +211,13 @@ def cgroup_v2() -> Lack | None:
 def cgroup() -> Lack | None:
     """Limits on memory, pids and cpu, by whichever version."""
     return cgroup_v2() and cgroup_v1()
+
+
+@_probe
+def veth() -> Lack | None:
+    """Pairs of virtual network devices, in a network namespace that may be thrown away."""
+    problem = _in_namespaces("ip link add veth0 type veth peer name veth1", "--net")
+    return Lack(f"no veth devices: {problem}", kernel="not supported" in problem) if problem else None
 
 
 @_probe

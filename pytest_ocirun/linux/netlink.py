@@ -124,15 +124,21 @@ class Route:
                 found.append(Address(family, prefix, flags, scope, _attributes(body[_ADDRESS.size :])))
         return found
 
-    def move(self, index: int, namespace: int, name: str) -> None:
-        """Move a device to the network namespace of a fd, renamed as one act; it arrives down and without addresses.
+    def move(self, index: int, namespace: int, template: str) -> None:
+        """Move a device to the network namespace of a fd; it arrives down and without addresses.
 
         Args:
-            index: the device's.
+            index: the device's, which may become another one.
             namespace: a fd of a network namespace.
-            name: its name there; the kernel puts a number for ``%d``.
+            template: its name there, with ``%d`` for a number that the kernel puts. Another name would not do: the
+                kernel moves first and renames then, and does not undo the one when the other fails.
         """
-        self._change(index, 0, {_IFLA_NET_NS_FD: struct.pack("=I", namespace), _IFLA_IFNAME: os.fsencode(name) + b"\0"})
+        name = os.fsencode(template) + b"\0"
+        self._change(index, 0, {_IFLA_NET_NS_FD: struct.pack("=I", namespace), _IFLA_IFNAME: name})
+
+    def rename(self, index: int, name: str) -> None:
+        """Give a device that is down another name."""
+        self._change(index, 0, {_IFLA_IFNAME: os.fsencode(name) + b"\0"})
 
     def up(self, index: int) -> None:
         """Bring a device up."""

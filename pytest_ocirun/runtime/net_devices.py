@@ -8,6 +8,7 @@ the devices, nor routes and names. Loaded only when a config asks for it. Source
 from __future__ import annotations
 
 import _socket
+import errno
 import os
 
 from pytest_ocirun.errors import ConfigError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _MOST_NAME = 15  # IFNAMSIZ without its end
 _TEMPLATE = "%d"
+_ON_THE_WAY = "ocirun%d"
 
 
 def check(config: Config) -> None:
@@ -107,19 +109,29 @@ def _move(here: Route, there: Route, name: str, inside: str, target: int, moved:
         index = _socket.if_nametoindex(name)
         addresses = [address for address in here.addresses(index) if address.lasting]
         before = there.links()
-        here.move(index, target, inside)
-        # The index may be another one there, and the name too where the kernel numbers it.
-        [(index, found)] = [(key, value) for key, value in there.links().items() if key not in before]
+        if inside in before.values():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        index = _arrive(here, there, index, target, inside if _TEMPLATE in inside else _ON_THE_WAY, before)
         moved.append(_Moved(index, name, addresses))
-        _dress(there, index, found, addresses)
+        if _TEMPLATE not in inside:
+            there.rename(index, inside)
+        _dress(there, index, there.links()[index], addresses)
     except OSError as error:
         raise OSError(error.errno, f"move {name} as {inside}: {error.strerror}") from error
 
 
+def _arrive(here: Route, there: Route, index: int, target: int, template: str, before: dict[int, str]) -> int:
+    """Move a device; its index there."""
+    here.move(index, target, template)
+    new = there.links().keys() - before.keys()
+    return index if index in new else min(new)
+
+
 def _return(device: _Moved, there: Route, here: Route, own: int) -> None:
     try:
-        there.move(device.index, own, device.name)
-        _dress(here, _socket.if_nametoindex(device.name), device.name, device.addresses)
+        index = _arrive(there, here, device.index, own, _ON_THE_WAY, here.links())
+        here.rename(index, device.name)
+        _dress(here, index, device.name, device.addresses)
     except OSError:
         pass  # the error that led here is the one to tell
 
