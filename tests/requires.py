@@ -221,6 +221,12 @@ def veth() -> Lack | None:
 
 
 @_probe
+def timens() -> Lack | None:
+    """Time namespaces."""
+    return None if os.path.exists("/proc/self/ns/time") else Lack("time namespaces", kernel=True)
+
+
+@_probe
 def numa() -> Lack | None:
     """Memory policies."""
     return None if os.path.exists("/proc/self/numa_maps") else Lack("memory policies", kernel=True)

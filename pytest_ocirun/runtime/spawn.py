@@ -174,8 +174,7 @@ def _join_and_clone(plan: Plan, context: Context, wait: int, answer: int) -> Non
             _child(plan, context, wait)
         os.write(answer, json_text.dumps([pid, 0, ""]).encode())
     except OSError as error:
-        text = f"join the container's namespaces: {error.strerror}"
-        os.write(answer, json_text.dumps([0, error.errno, text]).encode())
+        os.write(answer, json_text.dumps([0, error.errno, error.strerror]).encode())
     finally:
         os._exit(0)
 
@@ -183,11 +182,15 @@ def _join_and_clone(plan: Plan, context: Context, wait: int, answer: int) -> Non
 def _new_time_namespace(offsets: list[list[Any]]) -> None:
     """Make the time namespace of this process's next children; its clocks can be set until the first one is born."""
     sched.unshare(sched.CLONE_NEWTIME)
-    place.write("/proc/self/timens_offsets", "".join(f"{clock} {secs} {nano}\n" for clock, secs, nano in offsets))
+    try:
+        place.write("/proc/self/timens_offsets", "".join(f"{clock} {secs} {nano}\n" for clock, secs, nano in offsets))
+    except OSError as error:
+        raise OSError(error.errno, f"set the clocks of the time namespace: {error.strerror}") from error
 
 
 def _join(namespaces: list[tuple[int, int]]) -> None:
     """Join those that we may as who we are, then the user namespace, then those that it gives the rights over."""
+    users = [each for each in namespaces if each[1] == sched.CLONE_NEWUSER]
     later = []
     for fd, flags in namespaces:
         try:
@@ -195,11 +198,12 @@ def _join(namespaces: list[tuple[int, int]]) -> None:
                 sched.setns(fd, flags)
         except PermissionError:
             later.append((fd, flags))
-    for fd, flags in namespaces:
-        if flags == sched.CLONE_NEWUSER:
+    for fd, flags in users + later:
+        try:
             sched.setns(fd, flags)
-    for fd, flags in later:
-        sched.setns(fd, flags)
+        except OSError as error:
+            kind = next(kind for kind, flag in sched.NAMESPACES.items() if flag == flags)
+            raise OSError(error.errno, f"join the {kind} namespace: {error.strerror}") from error
 
 
 def _let_go(plan: Plan, pid: int, go: int) -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 
-from pytest_ocirun.errors import ConfigError
+from pytest_ocirun.errors import ConfigError, Unsupported
 from pytest_ocirun.linux.caps import capget
 from pytest_ocirun.linux.sched import NAMESPACES, NS_FILES
 from pytest_ocirun.oci.codec import member
@@ -209,6 +209,8 @@ def _is_own(namespace: Namespace) -> bool:
 
 
 def _check_time(config: Config) -> None:
+    if config.linux.namespace("time") is not None and not os.path.exists("/proc/self/ns/time"):
+        raise Unsupported("$.linux.namespaces: this kernel has no time namespaces")
     for clock, offset in config.linux.time_offsets.items():
         where = member("$.linux.timeOffsets", clock)
         one_of(clock, CLOCKS, where)

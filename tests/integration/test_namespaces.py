@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from pytest_ocirun.engine.container import Container
-from pytest_ocirun.errors import ConfigError, Unsupported
-from pytest_ocirun.oci.runtime import Config, Namespace
+from pytest_ocirun.errors import ConfigError, KernelRefused, Unsupported
+from pytest_ocirun.linux.sched import NS_FILES
+from pytest_ocirun.oci.runtime import Config, IDMapping, Namespace, TimeOffset
 from tests.boxes import Bare, confined, mapping, shell
 from tests.requires import requires
 
@@ -96,20 +98,91 @@ def test_kernel_parameters_of_the_machine_are_refused(bare: Bare, busybox_rootfs
 
 
 @requires("root")
-@pytest.mark.parametrize("kind, flag", [("network", "--net"), ("ipc", "--ipc"), ("uts", "--uts")])
-def test_a_namespace_can_be_joined_by_path(bare: Bare, busybox_rootfs: Path, kind: str, flag: str) -> None:
-    """The container is in the namespace that the config names."""
+@pytest.mark.conforms("config: $.linux.namespaces[].path")
+@pytest.mark.parametrize("own_users", [False, True])
+@pytest.mark.parametrize(
+    "kind, flag", [("network", "--net"), ("ipc", "--ipc"), ("uts", "--uts"), ("cgroup", "--cgroup"), ("time", "--time")]
+)
+def test_a_namespace_can_be_joined_by_path(
+    bare: Bare, busybox_rootfs: Path, kind: str, flag: str, own_users: bool
+) -> None:
+    """The container is in the namespace that the config names, also if it has a user namespace of its own."""
     name = {"network": "net"}.get(kind, kind)
     with unshared(flag) as pid:
-        config = without(confined(busybox_rootfs, "readlink", f"/proc/self/ns/{name}"), kind, "user")
-        config.linux.uid_mappings = config.linux.gid_mappings = []
-        config.annotations.pop("org.ocirun.idmap")
+        own = "time_for_children" if kind == "time" else name
+        config = without(confined(busybox_rootfs, "readlink", f"/proc/self/ns/{name}", user_namespace=own_users), kind)
+        config.mounts = [each for each in config.mounts if each.type not in ("sysfs", "mqueue")]
         if kind == "uts":
             config.hostname = ""
-        config.linux.namespaces.append(Namespace(type=kind, path=f"/proc/{pid}/ns/{name}"))
+        config.linux.namespaces.append(Namespace(type=kind, path=f"/proc/{pid}/ns/{own}"))
         ran = bare.run(config)
 
-        assert ran.out.strip() == os.readlink(f"/proc/{pid}/ns/{name}")
+        assert (ran.out.strip(), ran.err) == (os.readlink(f"/proc/{pid}/ns/{own}"), "")
+
+
+@requires("root")
+@pytest.mark.conforms("config: $.linux.namespaces[].path")
+def test_a_mount_namespace_can_be_joined(bare: Bare, busybox_rootfs: Path) -> None:
+    """The container's root is made there and becomes everybody's root, as with runc; the runtime's mounts stay."""
+    before = Path("/proc/self/mountinfo").read_text(encoding="ascii")
+    with unshared("--mount", "--propagation", "private") as pid:
+        config = confined(busybox_rootfs, "readlink", "/proc/self/ns/mnt", user_namespace=False)
+        config = without(config, "mount")
+        config.linux.namespaces.append(Namespace(type="mount", path=f"/proc/{pid}/ns/mnt"))
+        ran = bare.run(config)
+
+        assert (ran.out.strip(), ran.err) == (os.readlink(f"/proc/{pid}/ns/mnt"), "")
+        assert Path(f"/proc/{pid}/root/bin/busybox").exists()
+    assert Path("/proc/self/mountinfo").read_text(encoding="ascii") == before
+
+
+@requires("root")
+@pytest.mark.conforms("config: $.linux.namespaces[].type")
+@pytest.mark.parametrize("kind", [*NS_FILES])
+def test_a_namespace_of_each_type(bare: Bare, busybox_rootfs: Path, kind: str) -> None:
+    """What the config lists is new; what it leaves out is the runtime's."""
+    file = NS_FILES[kind]
+    config = confined(busybox_rootfs, "readlink", f"/proc/self/ns/{file}", user_namespace=kind == "user")
+    if kind == "time":
+        config.linux.namespaces.append(Namespace(type="time"))
+    own = os.readlink(f"/proc/self/ns/{file}")
+    seen = bare.run(config).out.strip()
+
+    assert seen.startswith(f"{file}:[")
+    assert seen != own
+    if kind in ("mount", "user"):  # a container without one of its own: not made; tested above
+        return
+    config.hostname = config.hostname if kind != "uts" else ""
+    config.mounts = [each for each in config.mounts if each.type not in ("sysfs", "mqueue")]
+    assert bare.run(without(config, kind)).out.strip() == own
+
+
+@pytest.mark.conforms("config: $.linux.timeOffsets")
+@pytest.mark.parametrize("own_users", [pytest.param(False, marks=requires("root")), True])
+def test_time_offsets(bare: Bare, busybox_rootfs: Path, own_users: bool) -> None:
+    """The clocks of run and exec are that far ahead of the host's, or behind."""
+    config = confined(busybox_rootfs, "cat", "/proc/uptime", "/proc/self/timens_offsets", user_namespace=own_users)
+    config.linux.namespaces.append(Namespace(type="time"))
+    config.linux.time_offsets = {"boottime": TimeOffset(secs=10**6, nanosecs=5), "monotonic": TimeOffset(secs=-1)}
+    before = time.clock_gettime(time.CLOCK_BOOTTIME)
+    with bare.holder(config) as name:
+        outs = [bare.run(config).out.split(), bare.exec(name, *config.process.args).out.split()]
+    after = time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    for out in outs:
+        assert before - 0.02 <= float(out[0]) - 10**6 <= after + 0.02
+        assert out[2:] == ["monotonic", "-1", "0", "boottime", "1000000", "5"]
+
+
+@pytest.mark.conforms("config: $.linux.timeOffsets")
+def test_time_offsets_that_are_refused_are_named(bare: Bare, busybox_rootfs: Path) -> None:
+    """A clock before its own beginning, which the kernel cannot show."""
+    config = confined(busybox_rootfs)
+    config.linux.namespaces.append(Namespace(type="time"))
+    config.linux.time_offsets = {"boottime": TimeOffset(secs=-(10**12))}
+
+    with pytest.raises(KernelRefused, match="set the clocks of the time namespace"):
+        bare.run(config)
 
 
 @requires("root")
@@ -140,6 +213,20 @@ def test_a_user_namespace_can_be_joined(bare: Bare, busybox_rootfs: Path) -> Non
         ran = bare.run(config)
 
     assert [int(word) for word in ran.out.split()] == [0, mapping().host_id, mapping().size]
+
+
+@requires("root")
+@pytest.mark.conforms("config: $.linux.uidMappings", "config: $.linux.gidMappings")
+def test_mappings_beside_a_joined_user_namespace(bare: Bare, busybox_rootfs: Path) -> None:
+    """They may say what the namespace has, as clients do that share one; saying anything else is an error."""
+    with bare.holder(confined(busybox_rootfs)) as name:
+        pid = bare.runtime.state(name)["pid"]
+        config = without(confined(busybox_rootfs, "stat", "-c", "%u", "/bin"), "user")
+        config.linux.namespaces.append(Namespace(type="user", path=f"/proc/{pid}/ns/user"))
+        assert bare.run(config).out == "0\n"
+        config.linux.uid_mappings = [IDMapping(container_id=0, host_id=mapping().host_id, size=5)]
+        with pytest.raises(KernelRefused, match="verify that the user namespace maps ids as the config says"):
+            bare.run(config)
 
 
 @requires("root")
