@@ -19,11 +19,7 @@ if TYPE_CHECKING:
     from pytest_ocirun.oci.runtime import Config, Mount
 
 CONFIG = """
-    linux.intel_rdt linux.resources.block_io
-    linux.resources.hugepage_limits linux.resources.rdma linux.resources.network linux.resources.unified
-    linux.resources.memory.kernel linux.resources.memory.kernel_tcp linux.resources.memory.swappiness
-    linux.resources.memory.disable_oom_killer linux.resources.cpu.burst linux.resources.cpu.realtime_runtime
-    linux.resources.cpu.realtime_period linux.resources.cpu.idle
+    linux.intel_rdt
 """
 """Attributes of a configuration that must be absent; ``[]`` stands for each item of a list."""
 

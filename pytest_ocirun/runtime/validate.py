@@ -29,7 +29,7 @@ from pytest_ocirun.runtime.validate_process import (
     one_of,
     process_warnings,
 )
-from pytest_ocirun.runtime.validate_resources import check_resources
+from pytest_ocirun.runtime.validate_resources import check_resources, resource_warnings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,7 +81,11 @@ def validate(config: Config) -> list[str]:
         check(config)
     refuse_unsupported(config)
     granted = -1 if config.linux.namespace("user") else capget()[1]
-    return [*process_warnings(config.process, "$.process", granted=granted), *mount_warnings(config)]
+    return [
+        *process_warnings(config.process, "$.process", granted=granted),
+        *mount_warnings(config),
+        *resource_warnings(config.linux.resources, "$.linux.resources"),
+    ]
 
 
 def _check_process(config: Config) -> None:

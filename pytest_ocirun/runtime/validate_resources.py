@@ -1,34 +1,52 @@
 """Whether ``linux.resources`` makes sense, in ``config.json`` or alone as ``update --resources`` gives it.
 
-Responsible for: ``check_resources``. Must not know: cgroups, nor what a value is there.
+Responsible for: ``check_resources`` and ``resource_warnings``. Must not know: cgroups, nor what a value is there.
 """
 
 from __future__ import annotations
 
 from pytest_ocirun.errors import ConfigError
-from pytest_ocirun.runtime.validate_process import U64, check_ranges, one_of
+from pytest_ocirun.oci.codec import member
+from pytest_ocirun.runtime.validate_process import U32, U64, check_ranges, one_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pytest_ocirun.oci.runtime import CPU, DeviceRule, Memory, Resources
+    from pytest_ocirun.oci.runtime import CPU, BlockIO, DeviceRule, HugepageLimit, Memory, Resources
 
 _POSITIVE = (1, 2**63 - 1)
 _LIMIT = (-1, 2**63 - 1)
-_MAJOR = (-1, 2**12 - 1)
-_MINOR = (-1, 2**20 - 1)
+_NUMBER = (0, 2**32 - 1)
+_SIZE_UNITS = ("KB", "MB", "GB")
 
 RANGES = (
-    ("devices[].major", _MAJOR),
-    ("devices[].minor", _MINOR),
+    ("devices[].major", (-1, 2**12 - 1)),
+    ("devices[].minor", (-1, 2**20 - 1)),
     ("memory.limit", _LIMIT),
     ("memory.reservation", _LIMIT),
     ("memory.swap", _LIMIT),
+    ("memory.swappiness", (0, 100)),
     ("pids.limit", _LIMIT),
     ("cpu.shares", U64),
     ("cpu.quota", _LIMIT),
+    ("cpu.burst", U64),
     ("cpu.period", _POSITIVE),
+    ("cpu.realtime_runtime", _LIMIT),
+    ("cpu.realtime_period", _POSITIVE),
+    ("cpu.idle", (0, 1)),
+    ("hugepage_limits[].limit", U64),
+    ("network.class_id", U32),
+    ("network.priorities[].priority", U32),
 )
 """The smallest and largest value of numbers, by attribute of resources."""
+
+_THROTTLES = ("throttle_read_bps", "throttle_write_bps", "throttle_read_iops", "throttle_write_iops")
+BLOCK_RANGES = (
+    ("weight_device[].major", _NUMBER),
+    ("weight_device[].minor", _NUMBER),
+    *((f"{name}_device[].{part}", _NUMBER) for name in _THROTTLES for part in ("major", "minor")),
+    *((f"{name}_device[].rate", U64) for name in _THROTTLES),
+)
+"""The same, by attribute of ``blockIO``."""
 
 DEVICE_KINDS = ("", "a", "b", "c")
 
@@ -45,6 +63,29 @@ def check_resources(resources: Resources, path: str) -> None:
     _check_cpu(resources.cpu, f"{path}.cpu")
     for index, rule in enumerate(resources.devices):
         _check_device(rule, f"{path}.devices[{index}]")
+    if resources.block_io is not None:
+        _check_block(resources.block_io, f"{path}.blockIO")
+    for index, limit in enumerate(resources.hugepage_limits):
+        _check_hugepages(limit, f"{path}.hugepageLimits[{index}].pageSize")
+    for device, entry in resources.rdma.items():
+        where = member(f"{path}.rdma", device)
+        if entry.hca_handles is None and entry.hca_objects is None:
+            raise ConfigError(f"{where}: needs hcaHandles or hcaObjects")
+        check_ranges(entry, (("hca_handles", U32), ("hca_objects", U32)), where)
+    for name in resources.unified:
+        controller, _, rest = name.partition(".")
+        if not controller or not rest or "/" in name:
+            raise ConfigError(f"{member(f'{path}.unified', name)}: must name a file such as memory.high")
+
+
+def resource_warnings(resources: Resources, path: str) -> list[str]:
+    """Name what is taken and does nothing: limits that the kernel does not have any more."""
+    memory = resources.memory
+    return [
+        f"{path}.memory.{key}: does nothing: the kernel has no such limit any more"
+        for key, value in (("kernel", memory.kernel), ("kernelTCP", memory.kernel_tcp))
+        if value is not None
+    ]
 
 
 def _check_memory(memory: Memory, path: str) -> None:
@@ -58,9 +99,31 @@ def _check_cpu(cpu: CPU, path: str) -> None:
     for key, text in (("cpus", cpu.cpus), ("mems", cpu.mems)):
         if text and not set(text) <= set("0123456789,-"):
             raise ConfigError(f"{path}.{key}: expected a list such as 0-3,7, got {text!r}")
+    if cpu.burst and cpu.quota is not None and 0 < cpu.quota < cpu.burst:
+        raise ConfigError(f"{path}.burst: must be no more than the quota {cpu.quota}, got {cpu.burst}")
 
 
 def _check_device(rule: DeviceRule, path: str) -> None:
     one_of(rule.type, DEVICE_KINDS, f"{path}.type")
     if not set(rule.access) <= set("rwm"):
         raise ConfigError(f"{path}.access: expected letters of 'rwm', got {rule.access!r}")
+
+
+def _check_block(block: BlockIO, path: str) -> None:
+    check_ranges(block, BLOCK_RANGES, path)
+    weights = [(path, block.weight, block.leaf_weight)]
+    for index, device in enumerate(block.weight_device):
+        where = f"{path}.weightDevice[{index}]"
+        if device.weight is None and device.leaf_weight is None:
+            raise ConfigError(f"{where}: needs weight or leafWeight")
+        weights.append((where, device.weight, device.leaf_weight))
+    for where, *values in weights:
+        for key, value in zip(("weight", "leafWeight"), values, strict=True):
+            if value and not 10 <= value <= 1000:
+                raise ConfigError(f"{where}.{key}: expected 10 to 1000, or 0 for unset, got {value}")
+
+
+def _check_hugepages(limit: HugepageLimit, path: str) -> None:
+    digits, unit = limit.page_size[:-2], limit.page_size[-2:]
+    if unit not in _SIZE_UNITS or not digits.isascii() or not digits.isdigit():
+        raise ConfigError(f"{path}: expected a size such as 64KB, 2MB or 1GB, got {limit.page_size!r}")

@@ -19,9 +19,10 @@ from pytest_ocirun.errors import ContainerExists, KernelRefused, Unsupported
 from pytest_ocirun.linux import sched
 from pytest_ocirun.oci.codec import decode
 from pytest_ocirun.oci.runtime import Resources
-from pytest_ocirun.runtime.cgroups import Cgroup, Manager, limits, tree, v2
+from pytest_ocirun.runtime.cgroups import Cgroup, Manager, tree, v2
 from pytest_ocirun.runtime.cgroups.detect import Layout, layout, manager
 from pytest_ocirun.runtime.cgroups.none import NullCgroup
+from pytest_ocirun.runtime.cgroups.setting import Setting
 from tests.requires import requires
 
 pytestmark = requires("root", "cgroup")
@@ -363,7 +364,7 @@ def test_a_value_that_does_not_hold_is_an_error(managed: Manager, name: str) -> 
     """What is read back differs from what was expected: both are named."""
     cgroup = managed.create(f"/{name}", "x", None)
     dirs = cgroup.paths["dirs"]
-    setting = limits.Setting("pids.limit", 8, "pids", "pids.max", "7", expected="8")
+    setting = Setting("pids.limit", 8, "pids", "pids.max", "7", expected="8")
     try:
         with pytest.raises(KernelRefused, match=r"pids\.limit to 8 .*pids\.max.*reads back '7'"):
             setting.write(dirs.get("pids") or dirs["unified"])

@@ -145,13 +145,17 @@ class Cgroup:
         """
         raise NotImplementedError
 
-    def limit(self, resources: Resources | None) -> None:
+    def limit(self, resources: Resources | None, *, undo: bool = False) -> None:
         """Write limits and read each back.
+
+        Args:
+            resources: what is asked for; what they leave out stays as it is.
+            undo: whether what was written is taken back when something is refused.
 
         Raises:
             ConfigError: a value is out of its range.
             KernelRefused: the kernel refused a value, or reads back another one.
-            Unsupported: a controller or file is missing, or a member of resources is not implemented.
+            Unsupported: a controller or file is missing, or this version of cgroups has no such limit.
         """
         raise NotImplementedError
 

@@ -85,7 +85,7 @@ class NullCgroup(Cgroup):
         tree.component(name, "a cgroup")
         return NullCgroup()
 
-    def limit(self, resources: Resources | None) -> None:
+    def limit(self, resources: Resources | None, *, undo: bool = False) -> None:  # noqa: ARG002 - nothing is written
         """Refuse any limit."""
         for setting in limits.settings_v2(resources):
             raise self._nothing(f"set {setting.limit} to {setting.asked}")

@@ -362,3 +362,21 @@ def remove_made(paths: Iterable[str], made: list[str], timeout: float) -> None:
     own = [path for path in dict.fromkeys(paths) if path in made]
     remove_all(own, timeout)
     remove_parents(path for path in reversed(made) if path not in own and os.path.basename(path) != BASE)
+
+
+def descend(made: Made, mount: str, relative: str, *, cpuset: bool) -> None:
+    """Make the directories of one v1 hierarchy; a new cpuset is empty, and takes no process until filled.
+
+    Raises:
+        KernelRefused: one cannot be made or filled.
+    """
+    directory = mount
+    for part in relative.split("/"):
+        parent, directory = directory, f"{directory}/{part}"
+        made.mkdir(directory)
+        for name in ("cpuset.cpus", "cpuset.mems") if cpuset else ():
+            try:
+                if not knobs.read(f"{directory}/{name}"):
+                    knobs.put(f"{directory}/{name}", knobs.read(f"{parent}/{name}"))
+            except OSError as error:
+                raise knobs.refused(f"cannot copy {name} from {parent} to {directory}", error) from error

@@ -17,12 +17,15 @@ import os
 from pytest_ocirun.errors import KernelRefused, Unsupported
 
 from . import BASE, Cgroup, Counters, Manager, Refusal, knobs, limits, tree, v2
+from .setting import apply
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from pytest_ocirun.oci.runtime import Resources
+
+    from .setting import Setting
 
 UNIFIED = "unified"
 ALWAYS = ("pids", "memory", "cpu", "cpuacct", "freezer", "devices")
@@ -80,10 +83,11 @@ class V1Manager(Manager):
         self, path: str | None, container_id: str, resources: Resources | None, *, allow_none: bool = False
     ) -> Cgroup:
         """See ``Manager.create``."""
-        settings = limits.settings_v1(resources)
+        settings = limits.settings(resources, self._on_v2)
         _, relative = tree.resolve(path, container_id)
         for setting in settings:
-            refusal = None if setting.optional else self._refusal(setting.controller)
+            bare = setting.optional or self._on_v2(setting.controller)
+            refusal = None if bare else self._refusal(setting.controller)
             if refusal is not None:
                 raise refusal.error(f"cannot set {setting.limit} to {setting.asked}")
         wanted = dict.fromkeys((UNIFIED, *limits.controllers(settings), *ALWAYS))
@@ -95,13 +99,19 @@ class V1Manager(Manager):
             for mount in dict.fromkeys(mounts.values()):
                 if not path:
                     tree.replace_leftover(f"{mount}/{relative}")
-                _descend(made, mount, relative, cpuset=mount == mounts.get("cpuset"))
+                tree.descend(made, mount, relative, cpuset=mount == mounts.get("cpuset"))
             dirs = {name: f"{mount}/{relative}" for name, mount in mounts.items()}
             cgroup = V1Cgroup(dirs, made.paths, _choose_tracker(dirs))
             cgroup.limit(resources)
             return cgroup
 
         return tree.build(attempt)
+
+    def _on_v2(self, controller: str) -> bool:
+        """Whether a controller is to be had in the v2 tree of a hybrid host; hugetlb often is."""
+        if controller in self._mounts or UNIFIED not in self._mounts:
+            return False
+        return v2.offers(self._mounts[UNIFIED], controller)
 
     def _usable(self, name: str) -> bool:
         mount = self._mounts.get(name)
@@ -167,34 +177,38 @@ class V1Cgroup(Cgroup):
         shared = {key: directory if path == self._dir else path for key, path in self._dirs.items()}
         return V1Cgroup(shared, made.paths, self._tracker)
 
-    def limit(self, resources: Resources | None) -> None:
+    def limit(self, resources: Resources | None, *, undo: bool = False) -> None:
         """See ``Cgroup``."""
-        for setting in self._ordered(limits.settings_v1(resources)):
-            directory = self._dirs.get(setting.controller)
-            if directory is None:
-                if setting.optional:
-                    continue
-                name = setting.controller
-                raise Unsupported(
-                    f"cannot set {setting.limit} to {setting.asked}: the container is in no {name} cgroup",
-                    hint=f"create the container with a {name} limit, then change it",
-                )
-            setting.write(directory)
+        self._write(limits.settings(resources, self._on_v2), undo=undo)
         if resources and resources.devices:
             from . import devices
 
             devices.enforce(resources.devices, v1=self._dirs.get("devices"), v2=self._dirs.get(UNIFIED))
 
-    def _ordered(self, settings: list[limits.Setting]) -> list[limits.Setting]:
-        """Put memsw first if its old value is below the new memory limit: memsw < memory is EINVAL."""
-        by_limit = {setting.limit: setting for setting in settings}
-        memory, swap = by_limit.get("memory.limit"), by_limit.get("memory.swap")
-        if memory is None or swap is None or "memory" not in self._dirs:
-            return settings
-        old = knobs.number(f"{self._dirs['memory']}/{swap.file}")
-        if old is None or old >= int(memory.expected):
-            return settings
-        return [swap, *(setting for setting in settings if setting is not swap)]
+    def _on_v2(self, controller: str) -> bool:
+        if controller in self._dirs or UNIFIED not in self._dirs:
+            return False
+        return v2.offers(self._dirs[UNIFIED], controller)
+
+    def _write(self, settings: list[Setting], *, undo: bool) -> None:
+        places = []
+        for setting in settings:
+            directory = self._dirs.get(setting.controller)
+            if directory is None and self._on_v2(setting.controller):
+                directory = self._dirs[UNIFIED]
+                v2.hand_down(directory, setting)
+            elif directory is None and setting.optional:
+                continue
+            elif directory is None:
+                from . import adopt
+
+                directory = adopt.join_late(self._dirs, self._made, setting)
+            if setting.limit == "cpu.realtimeRuntime":
+                from . import realtime
+
+                realtime.make_room(directory, int(setting.value), settings)
+            places.append((setting, directory))
+        apply(places, undo=undo)
 
     def limits(self) -> dict[str, int | str]:
         """See ``Cgroup``."""
@@ -322,17 +336,3 @@ def _choose_tracker(dirs: dict[str, str]) -> str:
         if name in dirs and (name != UNIFIED or os.path.exists(f"{dirs[name]}/cgroup.kill")):
             return name
     return next(iter(dirs))
-
-
-def _descend(made: tree.Made, mount: str, relative: str, *, cpuset: bool) -> None:
-    """Make the directories of one hierarchy; a new cpuset is empty, and takes no process until filled."""
-    directory = mount
-    for part in relative.split("/"):
-        parent, directory = directory, f"{directory}/{part}"
-        made.mkdir(directory)
-        for name in ("cpuset.cpus", "cpuset.mems") if cpuset else ():
-            try:
-                if not knobs.read(f"{directory}/{name}"):
-                    knobs.put(f"{directory}/{name}", knobs.read(f"{parent}/{name}"))
-            except OSError as error:
-                raise knobs.refused(f"cannot copy {name} from {parent} to {directory}", error) from error

@@ -16,6 +16,7 @@ import os
 from pytest_ocirun.errors import KernelRefused, Unsupported
 
 from . import BASE, Cgroup, Counters, Manager, Refusal, knobs, limits, tree
+from .setting import apply
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pytest_ocirun.oci.runtime import Resources
 
     from .delegate import Place
+    from .setting import Setting
 
 COUNTING = ("memory", "pids", "cpu")
 """Enabled even when not limited, if possible: their counters name the cause of a death."""
@@ -87,7 +89,7 @@ class V2Manager(Manager):
 
         return tree.build(attempt)
 
-    def _refuse_missing(self, required: list[str], settings: list[limits.Setting]) -> None:
+    def _refuse_missing(self, required: list[str], settings: list[Setting]) -> None:
         for name in required:
             refusal = self._place.refusal(name)
             if refusal is not None:
@@ -139,10 +141,12 @@ class V2Cgroup(Cgroup):
         directory = tree.new_child(made, self._dir, name)
         return V2Cgroup(directory, made.paths)
 
-    def limit(self, resources: Resources | None) -> None:
+    def limit(self, resources: Resources | None, *, undo: bool = False) -> None:
         """See ``Cgroup``."""
-        for setting in limits.settings_v2(resources):
-            setting.write(self._dir)
+        places = [(setting, self._dir) for setting in limits.settings_v2(resources)]
+        for setting, _directory in places:
+            hand_down(self._dir, setting)
+        apply(places, undo=undo)
         if resources and resources.devices:
             from . import devices
 
@@ -294,6 +298,42 @@ def _enable(directory: str, required: list[str]) -> None:
                 raise knobs.refused(f"cannot write to {file}", OSError(errno.ENOENT, "")) from error
             if name in required:
                 raise _refused_controller(directory, name, error).error(f"cannot enable {name} in {file}") from error
+
+
+def offers(directory: str, controller: str) -> bool:
+    """Whether a cgroup of the v2 hierarchy, or one above it, has a controller."""
+    if controller == limits.CORE:
+        return True
+    while (known := knobs.read_or_none(f"{directory}/cgroup.controllers")) is not None:
+        if controller in known.split():
+            return True
+        directory = os.path.dirname(directory)
+    return False
+
+
+def hand_down(directory: str, setting: Setting) -> None:
+    """Enable the controller of a setting in a cgroup, if need be from the top of the hierarchy down.
+
+    Raises:
+        Unsupported: no cgroup above has it, or one may not hand it down.
+    """
+    name = setting.controller
+    if name == limits.CORE or os.path.exists(f"{directory}/{setting.file}"):
+        return
+    above: list[str] = []
+    while (known := knobs.read_or_none(f"{directory}/cgroup.controllers")) is not None:
+        if name in known.split():
+            break
+        directory = os.path.dirname(directory)
+        above.append(directory)
+    for each in reversed(above if known is not None else []):
+        try:
+            knobs.put(f"{each}/cgroup.subtree_control", f"+{name}")
+        except OSError as error:
+            if setting.optional:
+                return
+            refusal = _refused_controller(each, name, error)
+            raise refusal.error(f"cannot set {setting.limit} to {setting.asked}") from error
 
 
 def _refused_controller(directory: str, name: str, error: OSError) -> Refusal:

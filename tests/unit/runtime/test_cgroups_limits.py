@@ -7,13 +7,14 @@ import pytest
 from pytest_ocirun.errors import ConfigError, Unsupported
 from pytest_ocirun.oci.codec import decode
 from pytest_ocirun.oci.runtime import Resources
-from pytest_ocirun.runtime.cgroups import limits
+from pytest_ocirun.runtime.cgroups import limit_cpu, limits
+from pytest_ocirun.runtime.cgroups.setting import Setting
 
 PAGE = limits.PAGE
 M = 1024 * 1024
 
 
-def written(settings: list[limits.Setting]) -> list[tuple[str, str]]:
+def written(settings: list[Setting]) -> list[tuple[str, str]]:
     """What goes where."""
     return [(setting.file, setting.value) for setting in settings]
 
@@ -110,12 +111,12 @@ def test_controllers_are_named_once_in_order() -> None:
 @pytest.mark.parametrize("shares, weight", [(2, 1), (1024, 100), (262144, 10000), (0, 1), (10**9, 10000)])
 def test_weight_meets_the_ends_and_the_default(shares: int, weight: int) -> None:
     """The curve goes through (2, 1), (1024, 100) and (262144, 10000)."""
-    assert limits.weight(shares) == weight
+    assert limit_cpu.weight(shares) == weight
 
 
 def test_weight_never_falls() -> None:
     """More shares are never less weight."""
-    weights = [limits.weight(shares) for shares in range(2, 262145, 97)]
+    weights = [limit_cpu.weight(shares) for shares in range(2, 262145, 97)]
 
     assert weights == sorted(weights)
 
@@ -144,26 +145,97 @@ def test_values_out_of_range_are_refused_by_name(document: dict[str, Any], fragm
             settings(resources)
 
 
+DISK = {"major": 8, "minor": 0}
+
+
 @pytest.mark.parametrize(
-    "document, name",
+    "document, v1, v2",
     [
-        ({"memory": {"swappiness": 0}}, "memory.swappiness"),
-        ({"memory": {"disableOOMKiller": True}}, "memory.disable_oom_killer"),
-        ({"cpu": {"burst": 1000}}, "cpu.burst"),
-        ({"cpu": {"realtimeRuntime": 1000}}, "cpu.realtime_runtime"),
-        ({"blockIO": {"weight": 10}}, "block_io"),
-        ({"hugepageLimits": [{"pageSize": "2MB", "limit": 0}]}, "hugepage_limits"),
-        ({"unified": {"memory.high": "1"}}, "unified"),
+        ({"memory": {"swappiness": 0}}, [("memory.swappiness", "0")], None),
+        ({"memory": {"disableOOMKiller": True}}, [("memory.oom_control", "1")], None),
+        ({"memory": {"disableOOMKiller": False}}, [("memory.oom_control", "0")], []),
+        ({"memory": {"useHierarchy": False}}, [("memory.use_hierarchy", "0")], None),
+        ({"memory": {"useHierarchy": True}}, [("memory.use_hierarchy", "1")], []),
+        ({"memory": {"kernel": M, "kernelTCP": M}}, [], []),
+        ({"cpu": {"burst": 1000}}, [("cpu.cfs_burst_us", "1000")], [("cpu.max.burst", "1000")]),
+        ({"cpu": {"idle": 1}}, [("cpu.idle", "1")], [("cpu.idle", "1")]),
+        (
+            {"cpu": {"realtimeRuntime": 5000, "realtimePeriod": 100000}},
+            [("cpu.rt_period_us", "100000"), ("cpu.rt_runtime_us", "5000")],
+            None,
+        ),
+        ({"blockIO": {"weight": 10}}, [("blkio.bfq.weight", "10")], [("io.bfq.weight", "10")]),
+        ({"blockIO": {"weight": 0}}, [], []),
+        ({"blockIO": {"leafWeight": 10}}, [("blkio.leaf_weight", "10")], None),
+        (
+            {"blockIO": {"weightDevice": [{**DISK, "weight": 500}]}},
+            [("blkio.bfq.weight_device", "8:0 500")],
+            [("io.bfq.weight", "8:0 500")],
+        ),
+        ({"blockIO": {"weightDevice": [{**DISK, "leafWeight": 50}]}}, [("blkio.leaf_weight_device", "8:0 50")], None),
+        (
+            {
+                "blockIO": {
+                    "throttleReadBpsDevice": [{**DISK, "rate": 4096}],
+                    "throttleWriteBpsDevice": [{**DISK, "rate": 0}],
+                    "throttleReadIOPSDevice": [{**DISK, "rate": 7}],
+                    "throttleWriteIOPSDevice": [{**DISK, "rate": 8}],
+                }
+            },
+            [
+                ("blkio.throttle.read_bps_device", "8:0 4096"),
+                ("blkio.throttle.write_bps_device", "8:0 0"),
+                ("blkio.throttle.read_iops_device", "8:0 7"),
+                ("blkio.throttle.write_iops_device", "8:0 8"),
+            ],
+            [("io.max", f"8:0 {word}") for word in ("rbps=4096", "wbps=max", "riops=7", "wiops=8")],
+        ),
+        (
+            {"hugepageLimits": [{"pageSize": "2MB", "limit": 5 * M}]},
+            [(f"hugetlb.2MB.{kind}limit_in_bytes", str(5 * M)) for kind in ("rsvd.", "")],
+            [(f"hugetlb.2MB.{kind}max", str(5 * M)) for kind in ("rsvd.", "")],
+        ),
+        (
+            {"network": {"classID": 1048577, "priorities": [{"name": "eth0", "priority": 5}]}},
+            [("net_cls.classid", "1048577"), ("net_prio.ifpriomap", "eth0 5")],
+            None,
+        ),
+        (
+            {"rdma": {"mlx5_1": {"hcaHandles": 3, "hcaObjects": 10000}, "rxe": {"hcaObjects": 7}}},
+            [("rdma.max", "mlx5_1 hca_handle=3 hca_object=10000"), ("rdma.max", "rxe hca_object=7")],
+            [("rdma.max", "mlx5_1 hca_handle=3 hca_object=10000"), ("rdma.max", "rxe hca_object=7")],
+        ),
+        (
+            {"unified": {"memory.high": "1000", "cgroup.max.depth": "2"}},
+            None,
+            [("memory.high", "1000"), ("cgroup.max.depth", "2")],
+        ),
     ],
 )
-def test_what_is_not_implemented_is_refused_and_not_ignored(document: dict[str, Any], name: str) -> None:
-    """Accepting and forgetting a limit would be a lie."""
-    with pytest.raises(Unsupported, match=name):
-        limits.settings_v2(decode(Resources, document))
+def test_each_rare_limit_has_its_file_and_value_or_is_refused_by_name(
+    document: dict[str, Any], v1: list[tuple[str, str]] | None, v2: list[tuple[str, str]] | None
+) -> None:
+    """None: that version of cgroups has no such thing, and says so instead of forgetting it."""
+    resources = decode(Resources, document)
+    for wanted, settings in ((v1, limits.settings_v1), (v2, limits.settings_v2)):
+        if wanted is None:
+            with pytest.raises(Unsupported, match=f"cannot set {next(iter(document))}"):
+                settings(resources)
+        else:
+            assert written(settings(resources)) == wanted
+
+
+@pytest.mark.parametrize("weight, even", [(10, 1), (100, 910), (500, 4950), (1000, 10000)])
+def test_block_weights_are_mapped_evenly_without_bfq(weight: int, even: int) -> None:
+    """As runc does it."""
+    (setting,) = limits.settings_v2(decode(Resources, {"blockIO": {"weight": weight}}))
+
+    assert setting.otherwise is not None
+    assert (setting.otherwise.file, setting.otherwise.value) == ("io.weight", f"default {even}")
 
 
 def test_empty_objects_ask_for_nothing() -> None:
     """Clients write them whether they mean something or not."""
     document = {"blockIO": {}, "memory": {"disableOOMKiller": False}, "hugepageLimits": [], "unified": {}}
 
-    assert limits.settings_v1(decode(Resources, document)) == []
+    assert limits.controllers(limits.settings_v1(decode(Resources, document))) == []

@@ -237,6 +237,31 @@ def test_sensible_configuration(changes: dict[str, Any]) -> None:
         ({"linux.resources.cpu": {"period": 0}}, "$.linux.resources.cpu.period: expected 1 to"),
         ({"linux.resources.cpu": {"cpus": "0..3"}}, "$.linux.resources.cpu.cpus: expected a list"),
         ({"linux.resources.pids": {"limit": -5}}, "$.linux.resources.pids.limit: expected -1"),
+        ({"linux.resources.memory": {"swappiness": 101}}, "$.linux.resources.memory.swappiness: expected 0 to 100"),
+        ({"linux.resources.cpu": {"idle": 2}}, "$.linux.resources.cpu.idle: expected 0 to 1"),
+        ({"linux.resources.cpu": {"quota": 5000, "burst": 5001}}, "$.linux.resources.cpu.burst: must be no more"),
+        ({"linux.resources.cpu": {"realtimePeriod": 0}}, "$.linux.resources.cpu.realtimePeriod: expected 1 to"),
+        ({"linux.resources.blockIO": {"weight": 9}}, "$.linux.resources.blockIO.weight: expected 10 to 1000"),
+        (
+            {"linux.resources.blockIO": {"weightDevice": [{"major": 8, "minor": 0}]}},
+            "$.linux.resources.blockIO.weightDevice[0]: needs weight",
+        ),
+        (
+            {"linux.resources.blockIO": {"throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": -1}]}},
+            "$.linux.resources.blockIO.throttleReadBpsDevice[0].rate: expected 0",
+        ),
+        (
+            {"linux.resources.hugepageLimits": [{"pageSize": "2M", "limit": 0}]},
+            "$.linux.resources.hugepageLimits[0].pageSize: expected a size",
+        ),
+        ({"linux.resources.rdma": {"mlx": {}}}, '$.linux.resources.rdma["mlx"]: needs hcaHandles'),
+        ({"linux.resources.rdma": {"m": {"hcaHandles": -1}}}, '$.linux.resources.rdma["m"].hcaHandles: expected 0'),
+        ({"linux.resources.network": {"classID": 2**32}}, "$.linux.resources.network.classID: expected 0"),
+        ({"linux.resources.unified": {"../memory.max": "1"}}, '$.linux.resources.unified["../memory.max"]: must'),
+        ({"linux.resources.unified": {"memory": "1"}}, '$.linux.resources.unified["memory"]: must name a file'),
+        ({"linux.resources.devices+": {"allow": True, "type": "p"}}, "$.linux.resources.devices[1].type: 'p' is none"),
+        ({"linux.resources.devices+": {"allow": True, "access": "x"}}, "$.linux.resources.devices[1].access: "),
+        ({"linux.resources.devices+": {"allow": True, "major": 4096}}, "$.linux.resources.devices[1].major: "),
         ({"linux.seccomp": {"defaultAction": "DENY"}}, "$.linux.seccomp.defaultAction: 'DENY' is none of"),
         ({"hooks": {"poststop": [{"path": "x"}]}}, "$.hooks.poststop[0].path: must be absolute"),
         ({"hooks": {"prestart": [{"path": "/x", "timeout": 0}]}}, "$.hooks.prestart[0].timeout: expected 1 to"),
@@ -258,19 +283,6 @@ def test_nonsense(changes: dict[str, Any], message: str) -> None:
         ({"mounts.1.options+": "iversion"}, "$.mounts[1].options: not supported for tmpfs mounts: iversion"),
         (NO_NAMESPACES, "$.linux.namespaces: a container in the runtime's own mount namespace"),
         ({"linux.intelRdt": {}}, "$.linux.intelRdt: "),
-        ({"linux.resources.blockIO": {"weight": 10}}, "$.linux.resources.blockIO: "),
-        ({"linux.resources.hugepageLimits": [{"pageSize": "2MB", "limit": 0}]}, "$.linux.resources.hugepageLimits: "),
-        ({"linux.resources.rdma": {"mlx": {}}}, "$.linux.resources.rdma: "),
-        ({"linux.resources.network": {"classID": 1}}, "$.linux.resources.network: "),
-        ({"linux.resources.unified": {"memory.max": "1"}}, "$.linux.resources.unified: "),
-        ({"linux.resources.memory": {"kernel": 1}}, "$.linux.resources.memory.kernel: "),
-        ({"linux.resources.memory": {"kernelTCP": 1}}, "$.linux.resources.memory.kernelTCP: "),
-        ({"linux.resources.memory": {"swappiness": 0}}, "$.linux.resources.memory.swappiness: "),
-        ({"linux.resources.memory": {"disableOOMKiller": False}}, "$.linux.resources.memory.disableOOMKiller: "),
-        ({"linux.resources.cpu": {"burst": 1}}, "$.linux.resources.cpu.burst: "),
-        ({"linux.resources.cpu": {"realtimeRuntime": 1}}, "$.linux.resources.cpu.realtimeRuntime: "),
-        ({"linux.resources.cpu": {"realtimePeriod": 1}}, "$.linux.resources.cpu.realtimePeriod: "),
-        ({"linux.resources.cpu": {"idle": 0}}, "$.linux.resources.cpu.idle: "),
         ({"linux.seccomp": {"defaultAction": "SCMP_ACT_NOTIFY"}}, "$.linux.seccomp.defaultAction: "),
         (
             {"linux.seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x"}},
@@ -309,6 +321,16 @@ def test_unknown_capability_is_a_warning() -> None:
     warnings = validate(_config({"process.capabilities.bounding+": "CAP_FLY"}))
 
     assert warnings == ["$.process.capabilities.bounding[3]: unknown capability 'CAP_FLY' is left out"]
+
+
+def test_limits_that_the_kernel_lost_are_warnings() -> None:
+    """As with runc; a client of old goes on, and is told."""
+    warnings = validate(_config({"linux.resources.memory": {"kernel": 1, "kernelTCP": 1}}))
+
+    assert [warning.split(": ")[0] for warning in warnings] == [
+        "$.linux.resources.memory.kernel",
+        "$.linux.resources.memory.kernelTCP",
+    ]
 
 
 def test_relative_destination_is_a_warning() -> None:
