@@ -101,7 +101,14 @@ def test_kernel_parameters_of_the_machine_are_refused(bare: Bare, busybox_rootfs
 @pytest.mark.conforms("config: $.linux.namespaces[].path")
 @pytest.mark.parametrize("own_users", [False, True])
 @pytest.mark.parametrize(
-    "kind, flag", [("network", "--net"), ("ipc", "--ipc"), ("uts", "--uts"), ("cgroup", "--cgroup"), ("time", "--time")]
+    "kind, flag",
+    [
+        ("network", "--net"),
+        ("ipc", "--ipc"),
+        ("uts", "--uts"),
+        ("cgroup", "--cgroup"),
+        pytest.param("time", "--time", marks=requires("timens")),
+    ],
 )
 def test_a_namespace_can_be_joined_by_path(
     bare: Bare, busybox_rootfs: Path, kind: str, flag: str, own_users: bool
@@ -138,7 +145,7 @@ def test_a_mount_namespace_can_be_joined(bare: Bare, busybox_rootfs: Path) -> No
 
 @requires("root")
 @pytest.mark.conforms("config: $.linux.namespaces[].type")
-@pytest.mark.parametrize("kind", [*NS_FILES])
+@pytest.mark.parametrize("kind", [*sorted(NS_FILES.keys() - {"time"}), pytest.param("time", marks=requires("timens"))])
 def test_a_namespace_of_each_type(bare: Bare, busybox_rootfs: Path, kind: str) -> None:
     """What the config lists is new; what it leaves out is the runtime's."""
     file = NS_FILES[kind]
@@ -157,6 +164,7 @@ def test_a_namespace_of_each_type(bare: Bare, busybox_rootfs: Path, kind: str) -
     assert bare.run(without(config, kind)).out.strip() == own
 
 
+@requires("timens")
 @pytest.mark.conforms("config: $.linux.timeOffsets")
 @pytest.mark.parametrize("own_users", [pytest.param(False, marks=requires("root")), True])
 def test_time_offsets(bare: Bare, busybox_rootfs: Path, own_users: bool) -> None:
@@ -174,6 +182,7 @@ def test_time_offsets(bare: Bare, busybox_rootfs: Path, own_users: bool) -> None
         assert out[2:] == ["monotonic", "-1", "0", "boottime", "1000000", "5"]
 
 
+@requires("timens")
 @pytest.mark.conforms("config: $.linux.timeOffsets")
 def test_time_offsets_that_are_refused_are_named(bare: Bare, busybox_rootfs: Path) -> None:
     """A clock before its own beginning, which the kernel cannot show."""
