@@ -221,6 +221,18 @@ def veth() -> Lack | None:
 
 
 @_probe
+def subids() -> Lack | None:
+    """The programs that map ids of subuid(5), and its files to put others in the place of."""
+    places = (
+        "/etc/subuid",
+        "/etc/subgid",
+        *(shutil.which(name, path=SBIN_PATH) for name in ("newuidmap", "newgidmap")),
+    )
+    missing = [place for place in places if place is None or not os.path.exists(place)]
+    return Lack("no newuidmap, newgidmap, or no file for them", kernel=False) if missing else None
+
+
+@_probe
 def timens() -> Lack | None:
     """Time namespaces."""
     return None if os.path.exists("/proc/self/ns/time") else Lack("time namespaces", kernel=True)

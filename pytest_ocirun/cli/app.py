@@ -104,7 +104,8 @@ def _enter_stage(command: Command, given: Given, words: Sequence[str], settings:
         prepare(given, settings)
     find_container = getattr(command, "container_to_enter", None)
     container = find_container(given, settings) if find_container else None
-    stage.enter("pytest_ocirun.cli.staged", *settings.words(), SEPARATOR, *words, container=container)
+    argv = [*settings.words(), SEPARATOR, *words]
+    stage.enter("pytest_ocirun.cli.staged", *argv, container=container, subids=settings.subids)
     raise AssertionError("stage.enter does not return")
 
 

@@ -85,16 +85,32 @@ class Making:
 
 
 def before_stage(given: Given, settings: Settings) -> None:
-    """Where the config has hooks, leave somebody behind who runs them: on the stage it would be too late."""
+    """Find out what must be done before the stage is entered.
+
+    Where the config has hooks, somebody is left behind who runs them; where a plain user's config maps other ids than
+    the own one, somebody has to map them from outside.
+    """
     try:
         with open(f"{given.text('bundle', '.')}/config.json", "rb") as file:
-            has_hooks = b'"hooks"' in file.read()
+            text = file.read()
     except OSError:
         return  # on the stage it is read again, and complained about
-    if has_hooks:
+    if not settings.privileged:
+        settings.subids = _wants_subids(text)
+    if b'"hooks"' in text:
         from pytest_ocirun.runtime import outside
 
         settings.outside = outside.leave_behind()
+
+
+def _wants_subids(text: bytes) -> bool:
+    from pytest_ocirun.oci import codec
+    from pytest_ocirun.runtime import subids
+
+    try:
+        return subids.wanted(codec.parse(text), os.geteuid(), os.getegid())
+    except ConfigError:
+        return False  # as above
 
 
 def discard(runtime: Runtime, container_id: str, child: Child) -> None:

@@ -37,9 +37,10 @@ class Settings:
         listen_fds: how many fds systemd's socket activation passed to us.
         privileged: whether the stage is without a user namespace; known on the stage only.
         outside: fd of the socket to who runs hooks for a process on the stage, or -1.
+        subids: without root, whether ids of subuid(5) are to be mapped for the stage; known before it only.
     """
 
-    __slots__ = ("debug", "listen_fds", "log", "log_format", "outside", "privileged", "root", "rootless")
+    __slots__ = ("debug", "listen_fds", "log", "log_format", "outside", "privileged", "root", "rootless", "subids")
 
     def __init__(
         self,
@@ -52,6 +53,7 @@ class Settings:
         listen_fds: int = 0,
         privileged: bool = False,
         outside: int = -1,
+        subids: bool = False,
     ) -> None:
         self.root = root
         self.log = log
@@ -61,6 +63,7 @@ class Settings:
         self.listen_fds = listen_fds
         self.privileged = privileged
         self.outside = outside
+        self.subids = subids
 
     @property
     def without_cgroup(self) -> bool:

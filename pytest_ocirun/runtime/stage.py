@@ -18,7 +18,7 @@ import os
 import sys
 
 from pytest_ocirun.errors import KernelRefused, Unsupported
-from pytest_ocirun.linux import mount, prctl, sched
+from pytest_ocirun.linux import caps, mount, prctl, sched
 
 WORK = "@work"
 
@@ -39,13 +39,14 @@ def command(module: str, *args: str) -> list[str]:
     return [executable, "-I", "-S", "-X", "utf8", "-c", boot, *args]
 
 
-def enter(module: str, *args: str, container: int | None = None) -> None:
+def enter(module: str, *args: str, container: int | None = None, subids: bool = False) -> None:
     """Move this process onto the stage and replace it by ``module.main()``; does not return.
 
     Args:
         module: the module whose ``main`` runs next.
         args: its ``sys.argv[1:]``.
         container: pid of a container's init that will be entered; matters only without root.
+        subids: without root, map the ids that subuid(5) gives to the user as well.
 
     Raises:
         Unsupported: the kernel does not allow the namespaces.
@@ -60,7 +61,7 @@ def enter(module: str, *args: str, container: int | None = None) -> None:
             sched.setns(outer, sched.CLONE_NEWUSER)
             sched.unshare(sched.CLONE_NEWNS)
         else:
-            _enter_user_namespace()
+            _enter_user_namespace(subids=subids)
     except OSError as error:
         raise Unsupported(
             f"make a private mount namespace: {error.strerror}",
@@ -126,8 +127,15 @@ def take_place(root: str) -> None:
         os.mkdir(name, 0o711)
 
 
-def _enter_user_namespace() -> None:
+def _enter_user_namespace(*, subids: bool) -> None:
     uid, gid = os.geteuid(), os.getegid()
+    if subids:
+        from pytest_ocirun.runtime.subids import Mapper
+
+        mapper = Mapper(uid, gid)
+        sched.unshare(sched.CLONE_NEWUSER | sched.CLONE_NEWNS)
+        mapper.finish()
+        return
     sched.unshare(sched.CLONE_NEWUSER | sched.CLONE_NEWNS)
     for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
         fd = os.open(f"/proc/self/{name}", os.O_WRONLY | os.O_CLOEXEC)
@@ -161,8 +169,4 @@ def _bind_read_only(path: str) -> None:
 
 
 def _holds_sys_admin() -> bool:
-    with open("/proc/self/status", "rb") as file:
-        for line in file:
-            if line.startswith(b"CapEff:"):
-                return bool(int(line.split()[1], 16) >> 21 & 1)
-    return False
+    return bool(caps.capget()[0] >> caps.NUMBERS["CAP_SYS_ADMIN"] & 1)

@@ -1,7 +1,9 @@
 """The command line for a user without any right."""
 
+import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -163,3 +165,100 @@ def test_hooks_of_a_user_run_as_that_user_outside(rootless: Rootless) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert [kind for kind, text in seen.items() if text != own] == ["createContainer"]
     assert _left(rootless) == []
+
+
+_GIVE = """
+dir=$1 uid=$2; shift 2
+cp /etc/passwd "$dir/passwd"; echo "ocirun-test:x:$uid:$uid::/:/bin/sh" >> "$dir/passwd"
+for file in passwd subuid subgid; do mount --bind "$dir/$file" "/etc/$file"; done
+exec "$@"
+"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UserWithIds(User):
+    """A user to whom an administrator has given ids, in files that only this user's processes see.
+
+    Attributes:
+        files: a folder with subuid and subgid.
+    """
+
+    files: Path
+
+    def _command(self, args: Sequence[str | Path]) -> list[str]:
+        start = ["unshare", "--mount", "--propagation=private", "sh", "-euc", _GIVE, "sh"]
+        return [*start, str(self.files), str(self.uid), *User._command(self, args)]
+
+
+FIRST = 0x7F000000
+
+
+@pytest.fixture
+def given(rootless: Rootless, tmp_path: Path) -> Rootless:
+    """The command line for a user who has two ranges of uids and one of gids."""
+    (tmp_path / "subuid").write_text(f"ocirun-test:{FIRST}:1000\nocirun-test:{FIRST + 5000}:500\n")
+    (tmp_path / "subgid").write_text(f"{rootless.user.uid}:{FIRST}:2000\n")
+    user = rootless.user
+    rootless.user = UserWithIds(uid=user.uid, home=user.home, python=user.python, files=tmp_path)
+    return rootless
+
+
+def _map(rootless: Rootless, uids: list[tuple[int, int, int]], gids: list[tuple[int, int, int]]) -> None:
+    """Write these rows, with the caller's own id as the container's root, into the config."""
+    path = rootless.bundle / "config.json"
+    config = json.loads(path.read_text())
+    for key, rows in (("uidMappings", uids), ("gidMappings", gids)):
+        config["linux"][key] += [dict(zip(("containerID", "hostID", "size"), row, strict=True)) for row in rows]
+    config["process"]["user"] = {"uid": 1200, "gid": 7, "additionalGids": [9, 1500]}
+    config["process"]["capabilities"] = {}
+    path.write_text(json.dumps(config))
+
+
+@requires("root", "subids")
+@pytest.mark.conforms("config: $.linux.uidMappings", "config: $.linux.gidMappings")
+def test_subordinate_ids(given: Rootless) -> None:
+    """They are mapped by newuidmap and newgidmap; supplementary groups work, in run and in exec."""
+    given.write("sh", "-c", "id -u; id -G; cat /proc/self/uid_map /proc/self/gid_map; sleep 60")
+    _map(given, [(1, FIRST, 1000), (1100, FIRST + 5000, 500)], [(1, FIRST, 2000)])
+    assert given.quiet("run", "-d", "u9") == 0
+    try:
+        inside = given("exec", "u9", "sh", "-c", "id -u; id -G; cat /proc/self/uid_map /proc/self/gid_map")
+        pid = json.loads(given("state", "u9").stdout)["pid"]
+        owner = Path(f"/proc/{pid}").stat().st_uid
+        status = Path(f"/proc/{pid}/status").read_text()
+    finally:
+        deleted = given("delete", "--force", "u9")
+
+    assert inside.stderr == ""
+    assert inside.stdout.split("\n")[:2] == ["1200", "7 9 1500"]
+    assert [row.split() for row in inside.stdout.splitlines()[2:]] == [
+        ["0", "0", "1"], ["1", "1", "1000"], ["1100", "1001", "500"],
+        ["0", "0", "1"], ["1", "1", "2000"],
+    ]  # fmt: skip
+    assert owner == FIRST + 5100
+    assert f"Groups:\t{FIRST + 8} {FIRST + 1499}" in status
+    assert (deleted.returncode, _left(given)) == (0, [])
+
+
+@requires("root", "subids")
+@pytest.mark.conforms("config: $.linux.uidMappings")
+def test_ids_that_the_user_was_not_given(given: Rootless) -> None:
+    """An error that names one, and nothing is left."""
+    given.write("true")
+    _map(given, [(1, FIRST, 1000), (1100, FIRST + 2000, 500)], [(1, FIRST, 2000)])
+    done = given("run", "u10")
+
+    assert (done.returncode, _left(given)) == (1, [])
+    assert f"uid {FIRST + 2000} is not among the ids that this user may map" in done.stderr
+
+
+@requires("subids")
+@pytest.mark.conforms("config: $.linux.uidMappings")
+def test_no_subordinate_ids(rootless: Rootless) -> None:
+    """Without a line for the user the error says where one belongs."""
+    rootless.write("true")
+    _map(rootless, [(1, FIRST, 1500)], [(1, FIRST, 2000)])
+    done = rootless("run", "u11")
+
+    assert (done.returncode, _left(rootless)) == (1, [])
+    assert "/etc/subuid has no line for uid" in done.stderr
