@@ -34,6 +34,7 @@ MS_PRIVATE = 0x40000
 MS_SLAVE = 0x80000
 MS_SHARED = 0x100000
 MS_RELATIME = 0x200000
+MS_I_VERSION = 0x800000
 MS_STRICTATIME = 0x1000000
 MS_LAZYTIME = 0x2000000
 
@@ -56,7 +57,7 @@ MOUNT_ATTR_NODIRATIME = 0x80
 MOUNT_ATTR_IDMAP = 0x100000
 MOUNT_ATTR_NOSYMFOLLOW = 0x200000
 
-LONGEST_OPTION = 255
+_LONGEST_OPTION = 255
 """Bytes of one value that fsconfig(2) takes; mount(2) takes a page of all of them together."""
 
 _FSOPEN_CLOEXEC = 1
@@ -169,8 +170,13 @@ def new_mount(fstype: str, options: dict[str, str | None], attributes: int = 0) 
         os.close(context)
 
 
+def needs_mount_classic(options: dict[str, str | None]) -> bool:
+    """Whether ``new_mount`` cannot take these options, for being too long or none of fsconfig(2)."""
+    return "iversion" in options or any(len(value or "") > _LONGEST_OPTION for value in options.values())
+
+
 def mount_classic(source: str, target: str, fstype: str, options: dict[str, str | None], attributes: int = 0) -> int:
-    """Make a new superblock with mount(2), for options that are too long for ``new_mount``.
+    """Make a new superblock with mount(2), for options that ``new_mount`` cannot take.
 
     Args:
         source: names the device.
@@ -184,8 +190,9 @@ def mount_classic(source: str, target: str, fstype: str, options: dict[str, str 
     """
     import os
 
-    data = ",".join(key if value is None else f"{key}={value}" for key, value in options.items())
-    mount(source, target, fstype, 0, data)
+    flags = MS_I_VERSION if "iversion" in options else 0
+    pairs = (key if value is None else f"{key}={value}" for key, value in options.items() if key != "iversion")
+    mount(source, target, fstype, flags, ",".join(pairs))
     fd = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     mount_setattr(fd, set=attributes)
     return fd

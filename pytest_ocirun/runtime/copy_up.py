@@ -80,12 +80,11 @@ class _Copy:
         else:
             os.mknod(name, found.st_mode, found.st_rdev, dir_fd=target)
         _own(target, name, found)
-        if stat.S_ISLNK(found.st_mode):
-            return
         if stat.S_ISDIR(found.st_mode) or stat.S_ISREG(found.st_mode):
             self._content(source, target, name, found, path)
-        os.chmod(name, stat.S_IMODE(found.st_mode), dir_fd=target)
-        os.utime(name, ns=(found.st_atime_ns, found.st_mtime_ns), dir_fd=target)
+        if not stat.S_ISLNK(found.st_mode):
+            os.chmod(name, stat.S_IMODE(found.st_mode), dir_fd=target)
+        os.utime(name, ns=(found.st_atime_ns, found.st_mtime_ns), dir_fd=target, follow_symlinks=False)
 
     def _content(self, source: int, target: int, name: str, found: os.stat_result, path: str) -> None:
         is_folder = stat.S_ISDIR(found.st_mode)

@@ -47,14 +47,14 @@ PROPAGATIONS = {
     "runbindable": m.MS_UNBINDABLE | m.MS_REC,
 }
 
-SILENT = ("defaults", "silent", "loud")
-"""Words that change nothing: how much the kernel logs is no matter where its answer becomes the error's text."""
+SILENT = ("defaults", "silent", "loud", "noiversion")
+"""Words that change nothing: versions are counted only when asked for, and the kernel's log is the error's text."""
 
-SUPERBLOCK = ("async", "dirsync", "lazytime", "mand", "nolazytime", "nomand", "sync")
-"""Words that every file system takes as its own data."""
+SUPERBLOCK = ("async", "dirsync", "iversion", "lazytime", "mand", "nolazytime", "nomand", "sync")
+"""Words that every file system takes as its own data; ``iversion`` only from mount(2)."""
 
-REFUSED = ("iversion", "noiversion", "copy-symlink", "src-nofollow", "dest-nofollow")
-"""Options of other runtimes and of mount(8) that would be mistaken for a file system's."""
+REFUSED = ("copy-symlink", "src-nofollow", "dest-nofollow")
+"""Options of other runtimes that would be mistaken for a file system's."""
 
 
 def known_options() -> list[str]:
@@ -116,4 +116,6 @@ class Options:
 
 def _with(added: int, cleared: int, word: str) -> tuple[int, int]:
     to_set, to_clear = ATTRIBUTES[word]
+    if word == "nostrictatime" and added & m.MOUNT_ATTR_NOATIME:
+        return added, cleared  # there is nothing strict to take back
     return added & ~to_clear | to_set, cleared | to_clear

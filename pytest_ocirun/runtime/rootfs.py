@@ -61,7 +61,7 @@ def mount_new(
     """
     if fstype == "tmpfs" and "mode" not in options:
         options = {**options, **mode_at(context.root, path)}
-    if any(value is not None and len(value) > mount.LONGEST_OPTION for value in options.values()):
+    if mount.needs_mount_classic(options):
         fd = mount.mount_classic(source, UPPER, fstype, options, attributes)
     else:
         fd = mount.new_mount(fstype, {"source": source, **options}, attributes)
@@ -113,23 +113,11 @@ def mask(context: Context, path: str) -> None:
         target = open_inside(context.root, path)
     except (FileNotFoundError, NotADirectoryError):
         return
-    if stat.S_ISDIR(os.fstat(target).st_mode):
-        if context.mask < 0:
-            context.mask = fd = mount.new_mount(
-                "tmpfs",
-                {"source": "tmpfs", "nr_blocks": "1", "nr_inodes": "1", "mode": "0555"},
-                mount.MOUNT_ATTR_RDONLY,
-            )
-        else:
-            fd = mount.open_tree(context.mask, "")
-    else:
-        fd = mount.open_tree(mount.AT_FDCWD, "/dev/null")
-        found = os.fstat(fd)
-        if not stat.S_ISCHR(found.st_mode) or found.st_rdev != _DEV_NULL:
-            raise OSError(errno.ENODEV, "the host's /dev/null is not the null device", path)
+    kind = "directory" if stat.S_ISDIR(os.fstat(target).st_mode) else "file"
+    fd = mount.open_tree(context.masks[kind], "") if kind in context.masks else _new_mask(kind)
     mount.move_mount(fd, target)
     os.close(target)
-    if fd != context.mask:
+    if context.masks.setdefault(kind, fd) != fd:
         os.close(fd)
 
 
@@ -203,6 +191,19 @@ def set_propagation(fd: int, types: list[int]) -> None:
     """Set one type of propagation after another: slave and then shared is both."""
     for flags in types:
         mount.mount_setattr(fd, propagation=flags & ~mount.MS_REC, recursive=bool(flags & mount.MS_REC))
+
+
+def _new_mask(kind: str) -> int:
+    """A detached mount that hides what lies under it; read-only, for the null device is the host's: its mode is too."""
+    if kind == "directory":
+        options: dict[str, str | None] = {"source": "tmpfs", "nr_blocks": "1", "nr_inodes": "1", "mode": "0555"}
+        return mount.new_mount("tmpfs", options, mount.MOUNT_ATTR_RDONLY)
+    fd = mount.open_tree(mount.AT_FDCWD, "/dev/null")
+    found = os.fstat(fd)
+    if not stat.S_ISCHR(found.st_mode) or found.st_rdev != _DEV_NULL:
+        raise OSError(errno.ENODEV, "the host's is not the null device", "/dev/null")
+    mount.mount_setattr(fd, set=mount.MOUNT_ATTR_RDONLY)
+    return fd
 
 
 def mode_at(root: int, path: str) -> dict[str, str | None]:

@@ -27,7 +27,7 @@ class Context:
     """
 
     __slots__ = (
-        *("console", "cwd_entered", "executable", "fds", "filter", "mask", "mounts", "nodes", "pid", "root"),
+        *("console", "cwd_entered", "executable", "fds", "filter", "masks", "mounts", "nodes", "pid", "root"),
         "sealed",
     )
 
@@ -36,7 +36,7 @@ class Context:
         self.mounts: dict[str, int] = {}
         self.pid = 0
         self.root = -1
-        self.mask = -1
+        self.masks: dict[str, int] = {}
         self.sealed: list[int] = []
         self.nodes: dict[str, str] = {}
         self.console = -1

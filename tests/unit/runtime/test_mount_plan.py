@@ -66,7 +66,7 @@ def test_known_option_is_understood(word: str) -> None:
     """None of them is taken for the name of a file system's own parameter, but for those that all file systems have."""
     data = Options([word]).data
 
-    assert set(data) <= {"async", "dirsync", "lazytime", "mand", "nolazytime", "nomand", "sync"}
+    assert set(data) <= {"async", "dirsync", "iversion", "lazytime", "mand", "nolazytime", "nomand", "sync"}
 
 
 def test_refused_options_are_not_known() -> None:
