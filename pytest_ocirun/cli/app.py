@@ -34,15 +34,22 @@ if TYPE_CHECKING:
 
 
 VERBS = {
+    "completion": "print the completion script of a shell",
     "create": "create a container",
     "delete": "delete a container and all that it holds",
+    "events": "print as JSON what a container uses, and that it ran out of memory, until it ends",
     "exec": "run one more process in a container",
+    "features": "print as JSON what this runtime understands, on any host",
     "kill": "send a signal, by default TERM, to a container's init",
     "list": "list the containers",
+    "pause": "have all processes of a container stand still",
+    "ps": "show the processes of a container",
+    "resume": "let a paused container go on",
     "run": "create a container, start it, and delete it when it ends",
     "spec": "write a config.json to start from",
     "start": "run the program of a created container",
     "state": "print the state of a container",
+    "stop": "end a container: a signal, time to act on it, SIGKILL",
 }
 SPEC_VERSION = "1.2.0"
 """Of the OCI runtime specification, for ``--version``; a test holds it to what ``spec`` writes."""

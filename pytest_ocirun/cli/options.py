@@ -32,19 +32,29 @@ class Option:
         value: what the help calls its value; empty for a switch.
         help: one clause for the help.
         many: whether it may be given again, each time adding a value.
+        choices: the only values that there are; empty if there are others.
         refused: why it cannot be honoured yet; empty if it can.
     """
 
-    __slots__ = ("help", "many", "name", "refused", "short", "value")
+    __slots__ = ("choices", "help", "many", "name", "refused", "short", "value")
 
     def __init__(
-        self, name: str, help: str, *, short: str = "", value: str = "", many: bool = False, refused: str = ""
+        self,
+        name: str,
+        help: str,
+        *,
+        short: str = "",
+        value: str = "",
+        many: bool = False,
+        choices: tuple[str, ...] = (),
+        refused: str = "",
     ) -> None:
         self.name = name
         self.short = short
         self.value = value
         self.help = help
         self.many = many
+        self.choices = choices
         self.refused = refused
 
     def spelling(self) -> str:
@@ -185,6 +195,8 @@ def _take(known: dict[str, Option], values: dict[str, list[str]], word: str, res
         raise Usage(
             f"--{option.name}: expected {option.value or 'true or false'}" + (f", got {value!r}" if equals else "")
         )
+    if option.choices and given not in option.choices:
+        raise Usage(f"--{option.name}: expected {' or '.join(option.choices)}, got {given!r}")
     if option.refused and given != "false":
         raise Unsupported(f"--{option.name} is not supported yet: {option.refused}")
     values.setdefault(option.name, []).append(given)

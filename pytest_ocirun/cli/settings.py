@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from pytest_ocirun.cli.options import HELP, Given, Option, Usage, parse
+from pytest_ocirun.cli.options import HELP, Given, Option, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,10 +16,15 @@ if TYPE_CHECKING:
 OPTIONS = (
     Option("root", "directory of the containers' states, on a tmpfs", value="DIR"),
     Option("log", "append errors and warnings to this file as well", value="FILE"),
-    Option("log-format", "text (default) or json", value="FORMAT"),
+    Option("log-format", "text (default) or json", value="FORMAT", choices=("text", "json")),
     Option("debug", "show every step before it is done, and where unexpected errors come from"),
-    Option("rootless", "go on without cgroups if no limit is asked for: true, false or auto (default)", value="WHEN"),
-    Option("systemd-cgroup", "have systemd make the cgroups", refused="cgroups are made directly; leave it out"),
+    Option(
+        "rootless",
+        "go on without cgroups if no limit is asked for: true, false or auto (default)",
+        value="WHEN",
+        choices=("auto", "true", "false"),
+    ),
+    Option("systemd-cgroup", "read cgroupsPath as SLICE:PREFIX:NAME and have systemd make the cgroup"),
     HELP,
     Option("version", "print the version", short="v"),
 )
@@ -108,9 +113,9 @@ def settle(given: Given) -> Settings:
     """
     settings = Settings(
         log=given.text("log") and os.path.abspath(given.text("log")),
-        log_format=_one_of(given, "log-format", ("text", "json")),
+        log_format=given.text("log-format", "text"),
         debug=given.on("debug"),
-        rootless=_one_of(given, "rootless", ("auto", "true", "false")),
+        rootless=given.text("rootless", "auto"),
         listen_fds=_listen_fds(),
     )
     if given.text("root"):
@@ -120,13 +125,6 @@ def settle(given: Given) -> Settings:
 
         settings.root = default_root()
     return settings
-
-
-def _one_of(given: Given, name: str, words: tuple[str, ...]) -> str:
-    word = given.text(name, words[0])
-    if word not in words:
-        raise Usage(f"--{name}: expected {', '.join(words)}, got {word!r}")
-    return word
 
 
 def _listen_fds() -> int:

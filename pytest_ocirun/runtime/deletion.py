@@ -37,15 +37,16 @@ def delete(root: str, container_id: str, *, force: bool, known: Cgroup | None, m
     with state.open_existing(root, container_id) as directory:
         document = directory.read()
         status = directory.status(document)
-        if status == state.RUNNING and not force:
+        if status in (state.RUNNING, state.PAUSED) and not force:
             raise WrongStatus(
-                f"delete container {container_id}: it is running",
+                f"delete container {container_id}: it is {status}",
                 hint=f"Stop it first, or: ocirun delete --force {container_id}",
             )
-        if status in (state.CREATED, state.RUNNING):
+        if status == state.PAUSED:
+            _kill_paused(document)
+        if status in state.ALIVE:
             init.end((document["pid"], document["start_time"]))
-        namespaces = document.get("config", {}).get("linux", {}).get("namespaces", [])
-        shares_pids = not any(each["type"] == "pid" and not each.get("path") for each in namespaces)
+        shares_pids = remains.shares_pids(document)
         if known is not None:
             remains.remove_cgroup(known, shares_pids=shares_pids)
         elif "cgroups" not in document:  # its maker died before it could say which
@@ -53,6 +54,14 @@ def delete(root: str, container_id: str, *, force: bool, known: Cgroup | None, m
         cgroups = None if known is not None else document.get("cgroups")
         remains.remove({"cgroups": cgroups, "shares_pids": shares_pids, "state": directory.path})
     return document
+
+
+def _kill_paused(document: dict[str, Any]) -> None:
+    from pytest_ocirun.linux import sched
+    from pytest_ocirun.runtime import pausing
+
+    init.send_signal((document["pid"], document["start_time"]), sched.SIGKILL)
+    pausing.let_die(document["cgroups"])
 
 
 def destroy(runtime: Runtime, container_id: str, error: OcirunError) -> None:

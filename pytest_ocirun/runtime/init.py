@@ -68,7 +68,7 @@ def await_start(connection: fds.Socket) -> OcirunError | None:
 
 def send_signal(init: tuple[int, int], number: int) -> bool:
     """Signal the process with that pid and start time; False when it has ended."""
-    pidfd = _open(init)
+    pidfd = open_pidfd(init)
     if pidfd is None:
         return False
     try:
@@ -79,7 +79,7 @@ def send_signal(init: tuple[int, int], number: int) -> bool:
 
 def end(init: tuple[int, int]) -> None:
     """SIGKILL the init and wait until it has ended; its pid namespace ends with it."""
-    pidfd = _open(init)
+    pidfd = open_pidfd(init)
     if pidfd is None:
         return
     try:
@@ -89,8 +89,8 @@ def end(init: tuple[int, int]) -> None:
         os.close(pidfd)
 
 
-def _open(init: tuple[int, int]) -> int | None:
-    """A pidfd of the process; opened first and checked after, so it cannot come to mean another one."""
+def open_pidfd(init: tuple[int, int]) -> int | None:
+    """A pidfd of the process, None when it has ended; opened first and checked after, so it cannot mean another one."""
     try:
         pidfd = sched.pidfd_open(init[0])
     except ProcessLookupError:

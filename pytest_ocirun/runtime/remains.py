@@ -31,6 +31,12 @@ def remove(owned: dict[str, Any]) -> None:
     remove_tree(owned["state"])
 
 
+def shares_pids(document: dict[str, Any]) -> bool:
+    """Whether the container of a state document has no pid namespace of its own."""
+    namespaces = document.get("config", {}).get("linux", {}).get("namespaces", [])
+    return not any(each["type"] == "pid" and not each.get("path") for each in namespaces)
+
+
 def remove_cgroup(cgroup: Cgroup, *, shares_pids: bool) -> None:
     """Remove a cgroup whose init has ended.
 

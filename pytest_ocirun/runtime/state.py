@@ -2,7 +2,8 @@
 
 ``ROOT/ID/state.json`` is written by rename under a blocking flock of the directory, so any number of processes may
 work on one id. A container's status is never stored: it follows from its init (pid and start time, a zombie counts as
-ended) and from ``start.sock``, which is there until somebody starts it. Source: runtime-spec runtime.md "State".
+ended), from its cgroup's freezer, and from ``start.sock``, which is there until somebody starts it. Source: runtime-spec
+runtime.md "State"; ``paused`` as runc adds it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 from pytest_ocirun.errors import ConfigError, ContainerExists, ContainerNotFound, OcirunError, WrongStatus
 from pytest_ocirun.linux import proc
 from pytest_ocirun.oci import json_text
+from pytest_ocirun.runtime.freezer import is_frozen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +25,11 @@ if TYPE_CHECKING:
 CREATING = "creating"
 CREATED = "created"
 RUNNING = "running"
+PAUSED = "paused"
 STOPPED = "stopped"
+
+ALIVE = (CREATED, RUNNING, PAUSED)
+"""Where there is an init."""
 
 START_SOCKET = "start.sock"
 _TRIES = 100
@@ -112,6 +118,8 @@ class Directory:
             return CREATING
         if not proc.is_alive(document["pid"], document["start_time"]):
             return STOPPED
+        if is_frozen(document.get("cgroups")):
+            return PAUSED
         return CREATED if self.has(START_SOCKET) else RUNNING
 
     def has(self, name: str) -> bool:

@@ -33,7 +33,7 @@ def one(root: str, container_id: str) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "ociVersion": document.get("ociVersion", ""),
         "id": container_id,
-        "pid": document["pid"] if status in (state.CREATED, state.RUNNING) else 0,
+        "pid": document["pid"] if status in state.ALIVE else 0,
         "status": status,
     }
     shown |= {name: document.get(name, "") for name in ("bundle", "rootfs", "created")}

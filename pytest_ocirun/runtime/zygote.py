@@ -22,6 +22,7 @@ from pytest_ocirun.errors import OcirunError
 from pytest_ocirun.linux import fds, prctl, sched, signals
 from pytest_ocirun.oci import json_text
 from pytest_ocirun.runtime import holder, remains, stage
+from pytest_ocirun.runtime.freezer import holds_killed
 from pytest_ocirun.runtime.spawn import failure, spawn
 
 TYPE_CHECKING = False
@@ -133,6 +134,9 @@ class Zygote:
         init.leaving = True
         if init.pid:
             sched.pidfd_send_signal(init.pidfd, sched.SIGKILL)  # the rest follows when it is reaped
+            paths = init.owns["cgroups"] if init.owns else None
+            if paths and holds_killed(paths):
+                _let_die(paths)
         else:
             self._remove(init)
 
@@ -162,6 +166,12 @@ class Zygote:
         while self._processes:
             for fd, _events in self._epoll.poll():
                 self._reap(self._processes[fd])
+
+
+def _let_die(paths: dict[str, Any]) -> None:
+    from pytest_ocirun.runtime import pausing
+
+    pausing.let_die(paths)
 
 
 def _tell(process: _Process, message: dict[str, Any]) -> None:

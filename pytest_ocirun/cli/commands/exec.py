@@ -55,7 +55,7 @@ def container_to_enter(given: Given, settings: Settings) -> int | None:
     with state.look(settings.root, given.arguments[0]) as directory:
         document = directory.read()
         status = directory.status(document)
-    if status not in (state.CREATED, state.RUNNING):
+    if status not in state.ALIVE:
         raise WrongStatus(
             f"exec in container {given.arguments[0]}: it is {status}; exec needs one that is created or running"
         )

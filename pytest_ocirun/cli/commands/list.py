@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_ocirun.cli.options import Option, Usage, Verb
+from pytest_ocirun.cli.options import Option, Verb
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ VERB = Verb(
     "list",
     "",
     "list the containers",
-    Option("format", "table (default) or json", short="f", value="FORMAT"),
+    Option("format", "table (default) or json", short="f", value="FORMAT", choices=("table", "json")),
     Option("quiet", "print ids only", short="q"),
     least=0,
     most=0,
@@ -28,9 +28,6 @@ _NARROWEST, _GAP = 12, 3
 
 def run(given: Given, settings: Settings, _journal: Journal) -> int:
     """Print the containers."""
-    form = given.text("format", "table")
-    if form not in ("table", "json"):
-        raise Usage(f"--format: expected table or json, got {form!r}")
     if given.on("quiet"):
         from pytest_ocirun.runtime import state
 
@@ -39,7 +36,7 @@ def run(given: Given, settings: Settings, _journal: Journal) -> int:
     from pytest_ocirun.runtime import survey
 
     found = survey.every(settings.root)
-    if form == "json":
+    if given.text("format") == "json":
         from pytest_ocirun.oci.json_text import dumps
 
         print(dumps(found))
