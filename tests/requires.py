@@ -102,7 +102,7 @@ def _program(word: str, *names: str) -> None:
     _PROBES[word] = probe
 
 
-for _name in ("runc", "crun", "mmdebstrap", "busybox", "memcached", "zstd", "xz"):
+for _name in ("bash", "zsh", "fish", "ps", "runc", "crun", "mmdebstrap", "busybox", "memcached", "zstd", "xz"):
     _program(_name)
 _program("bubblewrap", "bwrap")
 _program("uml", "linux.uml")

@@ -1,7 +1,7 @@
 """Completion scripts for bash, zsh and fish, made from the verbs' own tables.
 
-Responsible for turning each option, its value and each argument into the shell's words. Must not know any particular verb:
-what a value is follows from its choices, or from what the help calls it.
+Responsible for turning each option, its value and each argument into the shell's words. Must not know any particular
+verb: what a value is follows from its choices, or from what the help calls it.
 """
 
 from __future__ import annotations
@@ -67,8 +67,12 @@ def _spellings(option: Option) -> list[str]:
 
 
 def _quoted(text: str) -> str:
-    """For any of the three shells: our tables have no quote and no backslash but what is replaced here."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "’") + "'"
+    """In single quotes, for any of the three shells; our tables have no backslash."""
+    return f"'{_in_quotes(text)}'"
+
+
+def _in_quotes(text: str) -> str:
+    return text.replace("'", r"'\''")
 
 
 _BASH = """\
@@ -146,7 +150,9 @@ def zsh(options: Sequence[Option], verbs: Sequence[Verb]) -> str:
         specs += [f"'{index}:{_zsh_action(what)}'" for index, what in enumerate(known, 1)]
         stop = " -A '-*'" if verb.ends_at_argument else ""
         lines = " \\\n                ".join(specs)
-        cases.append(f"        {verb.name})\n            _arguments -s{stop} : \\\n                {lines}\n            ;;")
+        cases.append(
+            f"        {verb.name})\n            _arguments -s{stop} : \\\n                {lines}\n            ;;"
+        )
     names = "\n".join(f"        '{verb.name}:{_zsh_text(verb.summary)}'" for verb in verbs)
     before = " \\\n        ".join(_zsh_option(option) for option in options)
     return _ZSH.format(options=before, verbs=names, cases="\n".join(cases), signals=_SIGNALS)
@@ -177,7 +183,7 @@ def _zsh_action(what: str, title: str = "") -> str:
 
 
 def _zsh_text(text: str) -> str:
-    return text.replace("'", "’").replace("[", "(").replace("]", ")").replace(":", "\\:")
+    return _in_quotes(text.replace("[", "(").replace("]", ")").replace(":", "\\:"))
 
 
 _ZSH = """\

@@ -24,7 +24,12 @@ def seconds(text: str, what: str) -> float:
         rest = rest[len(digits) :]
         unit = rest[: len(rest) - len(rest.lstrip("hmsun"))]
         rest = rest[len(unit) :]
-        if not digits.strip(".") or digits.count(".") > 1 or (unit or "s") not in _UNITS or (not unit and digits != text):
+        if (
+            not digits.strip(".")
+            or digits.count(".") > 1
+            or (unit or "s") not in _UNITS
+            or (not unit and digits != text)
+        ):
             raise _wrong(text, what)
         total += float(digits) * _UNITS[unit or "s"]
     if not text or total > _LONGEST:

@@ -6,12 +6,8 @@ import os
 
 from pytest_ocirun.errors import OcirunError
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
-
-def output_of(argv: Sequence[str]) -> str:
+def output_of(argv: list[str]) -> str:
     """What a program prints, on both outputs.
 
     Raises:

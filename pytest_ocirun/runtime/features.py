@@ -1,7 +1,7 @@
-"""What this runtime understands, as the document that clients ask for. Source: runtime-spec features.md, features-linux.md.
+"""What this runtime understands, as the document that clients ask for. Source: runtime-spec features*.md.
 
-Responsible for deriving it from the tables that the runtime itself works by, so that it cannot promise what is not there.
-It says nothing of this host: the same version answers the same everywhere. Must not know who asks.
+Responsible for deriving it from the tables that the runtime itself works by, so that it cannot promise what is not
+there. It says nothing of this host: the same version answers the same everywhere. Must not know who asks.
 """
 
 from __future__ import annotations
@@ -55,7 +55,13 @@ def _linux() -> dict[str, Any]:
     return {
         "namespaces": sorted(name for name in sched.NAMESPACES if _accepts_namespace(name)),
         "capabilities": list(caps.NAMES),
-        "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": _acts_on("linux.resources.rdma")},
+        "cgroup": {
+            "v1": True,
+            "v2": True,
+            "systemd": False,
+            "systemdUser": False,
+            "rdma": _acts_on("linux.resources.rdma"),
+        },
         "seccomp": _seccomp(),
         "apparmor": {"enabled": "apparmor_profile" not in unsupported.PROCESS.split()},
         "selinux": {"enabled": "selinux_label" not in unsupported.PROCESS.split()},

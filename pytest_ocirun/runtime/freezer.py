@@ -1,8 +1,8 @@
 """Whether a container's cgroup is frozen, by the freezer's own file.
 
-Responsible for reading it cheaply: every status depends on it. Must not know how cgroups are made or frozen. Where a v2
-tree is mounted, alone or beside v1, the file is ``cgroup.freeze``, and what it holds can still be killed; otherwise it is
-v1's ``freezer.state``, where a SIGKILL waits for the thaw. Sources: cgroup-v2.rst, freezer-subsystem.rst of the kernel.
+Responsible for reading it cheaply: every status depends on it. Must not know how cgroups are made or frozen. Where a
+v2 tree is mounted, alone or beside v1, the file is ``cgroup.freeze``, and what it holds can still be killed; otherwise
+it is v1's ``freezer.state``, where a SIGKILL waits for the thaw. Sources: cgroup-v2.rst and freezer-subsystem.rst.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 ``ROOT/ID/state.json`` is written by rename under a blocking flock of the directory, so any number of processes may
 work on one id. A container's status is never stored: it follows from its init (pid and start time, a zombie counts as
-ended), from its cgroup's freezer, and from ``start.sock``, which is there until somebody starts it. Source: runtime-spec
-runtime.md "State"; ``paused`` as runc adds it.
+ended), from its cgroup's freezer, and from ``start.sock``, which is there until somebody starts it. Source:
+runtime-spec runtime.md "State"; ``paused`` as runc adds it.
 """
 
 from __future__ import annotations

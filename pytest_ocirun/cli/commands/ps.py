@@ -16,7 +16,9 @@ VERB = Verb(
     "ps",
     "CONTAINER-ID [PS-OPTION...]",
     "show the processes of a container",
-    Option("format", "table (default), or json: an array of pids", short="f", value="FORMAT", choices=("table", "json")),
+    Option(
+        "format", "table (default), or json: an array of pids", short="f", value="FORMAT", choices=("table", "json")
+    ),
     most=None,
     ends_at_argument=True,
 )

@@ -1,7 +1,7 @@
 """Being told when a cgroup runs out of memory, without asking again and again.
 
-Responsible for: v1's eventfd on ``memory.oom_control``, v2's ``memory.events``, whose pollers the kernel wakes. Must not
-know: who is told. Sources: cgroup-v1/memory.rst section 10, cgroup-v2.rst "memory.events".
+Responsible for: v1's eventfd on ``memory.oom_control``, v2's ``memory.events``, whose pollers the kernel wakes. Must
+not know: who is told. Sources: cgroup-v1/memory.rst section 10, cgroup-v2.rst "memory.events".
 """
 
 from __future__ import annotations

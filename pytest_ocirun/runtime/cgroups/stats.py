@@ -1,8 +1,8 @@
 """Everything that the kernel counts in a container's cgroups, in the shape that runc's ``events`` gives it.
 
-Responsible for: both versions' files under the one set of names that clients read, v1's: nanoseconds, bytes, memory and
-swap in one sum. A controller that is not there leaves its part empty. Must not know: who prints it. Sources: cgroup-v2.rst
-and cgroup-v1/*.rst of the kernel, runc's ``types`` for the names.
+Responsible for: both versions' files under the one set of names that clients read, v1's: nanoseconds, bytes, memory
+and swap in one sum. A controller that is not there leaves its part empty. Must not know: who prints it. Sources:
+cgroup-v2.rst and cgroup-v1/*.rst of the kernel, runc's ``types`` for the names.
 """
 
 from __future__ import annotations
@@ -119,10 +119,9 @@ def _throttling_v1(directory: str | None) -> Counts:
 
 
 def _cpuset(directory: str | None, cpus: str, mems: str) -> Counts:
-    flags: Counts = {}
+    found: Counts = dict.fromkeys(_CPUSET_FLAGS, 0)
     if directory is not None:
-        flags = {name: knobs.number(f"{directory}/{file}") or 0 for name, file in _CPUSET_FLAGS.items()}
-    found = {name: 0 for name in _CPUSET_FLAGS} | flags
+        found = {name: knobs.number(f"{directory}/{file}") or 0 for name, file in _CPUSET_FLAGS.items()}
     for name, file in (("cpus", cpus), ("mems", mems)):
         numbers = _ranges(knobs.read_or_none(f"{directory}/{file}") or "") if directory else []
         if numbers:
@@ -133,7 +132,7 @@ def _cpuset(directory: str | None, cpus: str, mems: str) -> Counts:
 def _memory_v1(directory: str | None) -> Counts:
     empty = {"limit": 0, "failcnt": 0}
     if directory is None:
-        return {name: empty for name in _MEMORY_V1}
+        return dict.fromkeys(_MEMORY_V1, empty)
     raw = _fields(f"{directory}/memory.stat")
     found: Counts = {"cache": raw.get("cache", 0)}
     for name, prefix in _MEMORY_V1.items():
@@ -223,7 +222,7 @@ def _hugetlb(directory: str) -> Counts:
     except FileNotFoundError:
         return found
     for name in names:
-        _hugetlb_, _, rest = name.partition("hugetlb.")
+        _before, _, rest = name.partition("hugetlb.")
         size, _, file = rest.partition(".")
         if file in ("usage_in_bytes", "current"):
             prefix = f"{directory}/hugetlb.{size}"
