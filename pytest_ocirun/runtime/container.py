@@ -217,16 +217,7 @@ class Runtime:
         Raises:
             WrongStatus: it has stopped.
         """
-        with state.open_existing(self.root, container_id) as directory:
-            document = directory.read()
-            status = directory.status(document)
-            if status not in state.ALIVE:
-                raise WrongStatus(f"kill container {container_id}: container not running")
-            init.send_signal((document["pid"], document["start_time"]), number)
-            if status == state.PAUSED:
-                from pytest_ocirun.runtime import pausing
-
-                pausing.signalled(document["cgroups"], number)
+        init.signal(self.root, container_id, number)
 
     def delete(self, container_id: str, *, force: bool = False) -> None:
         """Delete a stopped or created container, with ``force`` a running one too.

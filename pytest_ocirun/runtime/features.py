@@ -7,27 +7,17 @@ there. It says nothing of this host: the same version answers the same everywher
 from __future__ import annotations
 
 from pytest_ocirun import __version__
-from pytest_ocirun.errors import Unsupported
 from pytest_ocirun.linux import caps, sched
 from pytest_ocirun.oci.codec import fields
-from pytest_ocirun.oci.runtime import Hooks, Mount
-from pytest_ocirun.runtime import defaults, seccomp_terms, unsupported
-from pytest_ocirun.runtime.mount_plan import Options
+from pytest_ocirun.oci.runtime import Hooks
+from pytest_ocirun.runtime import mount_options, seccomp_terms, tuning_terms, unsupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-OLDEST = "1.0.0"
-
-_MOUNT_OPTIONS = """
-    async atime bind defaults dev diratime dirsync exec iversion lazytime loud mand noatime nodev nodiratime noexec
-    noiversion nolazytime nomand norelatime nostrictatime nosuid nosymfollow private ratime rbind rdev rdiratime
-    relatime remount rexec rnoatime rnodev rnodiratime rnoexec rnorelatime rnostrictatime rnosuid rnosymfollow ro
-    rprivate rrelatime rro rrw rshared rslave rstrictatime rsuid rsymfollow runbindable rw shared silent slave
-    strictatime suid symfollow sync tmpcopyup unbindable acl noacl idmap ridmap
-"""
-"""The names of config.md, "Linux mount options"; what of them is recognized is found out."""
+OLDEST, NEWEST = "1.0.0", "1.3.0"
+"""Of the versions of the runtime-spec whose fields are understood."""
 
 _OWN_ANNOTATIONS = "org.ocirun."
 """As a prefix: who lets others choose annotations must know of these, since they change what is mounted."""
@@ -37,23 +27,18 @@ def document() -> dict[str, Any]:
     """The features structure, as plain JSON values."""
     return {
         "ociVersionMin": OLDEST,
-        "ociVersionMax": defaults.OCI_VERSION,
+        "ociVersionMax": NEWEST,
         "hooks": [field.key for field in fields(Hooks) if _acts_on(f"hooks.{field.name}")],
-        "mountOptions": mount_options(),
+        "mountOptions": sorted(mount_options.known_options()),
         "linux": _linux(),
         "annotations": {f"{_OWN_ANNOTATIONS}version": __version__},
         "potentiallyUnsafeConfigAnnotations": [_OWN_ANNOTATIONS],
     }
 
 
-def mount_options() -> list[str]:
-    """The mount options that are no file system's data and are not refused."""
-    return sorted(name for name in _MOUNT_OPTIONS.split() if _recognizes(name))
-
-
 def _linux() -> dict[str, Any]:
     return {
-        "namespaces": sorted(name for name in sched.NAMESPACES if _accepts_namespace(name)),
+        "namespaces": sorted(sched.NAMESPACES),
         "capabilities": list(caps.NAMES),
         "cgroup": {
             "v1": True,
@@ -63,35 +48,22 @@ def _linux() -> dict[str, Any]:
             "rdma": _acts_on("linux.resources.rdma"),
         },
         "seccomp": _seccomp(),
-        "apparmor": {"enabled": "apparmor_profile" not in unsupported.PROCESS.split()},
-        "selinux": {"enabled": "selinux_label" not in unsupported.PROCESS.split()},
-        "intelRdt": {"enabled": _acts_on("linux.intel_rdt")},
+        "apparmor": {"enabled": True},
+        "selinux": {"enabled": True},
+        "intelRdt": _intel_rdt(),
+        "memoryPolicy": {"modes": sorted(tuning_terms.MEMORY_MODES), "flags": sorted(tuning_terms.MEMORY_FLAGS)},
         "mountExtensions": {"idmap": {"enabled": _acts_on("mounts[].uid_mappings")}},
         "netDevices": {"enabled": _acts_on("linux.net_devices")},
     }
 
 
+def _intel_rdt() -> dict[str, bool]:
+    acts = _acts_on("linux.intel_rdt")
+    return {"enabled": acts, "schemata": acts, "monitoring": acts}
+
+
 def _acts_on(attribute: str) -> bool:
     return attribute not in unsupported.CONFIG.split()
-
-
-def _accepts_namespace(name: str) -> bool:
-    refused = {word for attribute, word, _advice in unsupported.WORDS if attribute == "linux.namespaces[].type"}
-    return name not in refused
-
-
-def _recognizes(option: str) -> bool:
-    """Whether a mount may have the option, and it is more than a word for the file system."""
-    if Options([option]).data:
-        return False
-    config = defaults.spec()
-    config.linux.resources.devices = []
-    config.mounts = [Mount(destination="/mnt", type="bind", source="/mnt", options=["bind", option])]
-    try:
-        unsupported.refuse_unsupported(config)
-    except Unsupported:
-        return False
-    return True
 
 
 def _seccomp() -> dict[str, Any]:

@@ -66,6 +66,20 @@ def await_start(connection: fds.Socket) -> OcirunError | None:
         connection.close()
 
 
+def signal(root: str, container_id: str, number: int) -> None:
+    """Send a signal to the init of a container; see ``Runtime.kill``."""
+    with state.open_existing(root, container_id) as directory:
+        document = directory.read()
+        status = directory.status(document)
+        if status not in state.ALIVE:
+            raise WrongStatus(f"kill container {container_id}: container not running")
+        send_signal((document["pid"], document["start_time"]), number)
+        if status == state.PAUSED:
+            from pytest_ocirun.runtime import pausing
+
+            pausing.signalled(document["cgroups"], number)
+
+
 def send_signal(init: tuple[int, int], number: int) -> bool:
     """Signal the process with that pid and start time; False when it has ended."""
     pidfd = open_pidfd(init)

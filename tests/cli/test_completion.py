@@ -53,7 +53,7 @@ def shell(request: pytest.FixtureRequest) -> Iterator[str]:
     found = lack(name)
     if found:
         pytest.skip(f"needs {name}: {found.why}")
-    yield name
+    return name
 
 
 class Completer:
@@ -86,7 +86,9 @@ class Completer:
         return [text.split("\t")[0].rpartition("=")[2] for text in self._run("fish", "-N", "-c", script).splitlines()]
 
     def _run(self, *argv: str) -> str:
-        done = subprocess.run(argv, capture_output=True, text=True, env=self._env, cwd=self._place, timeout=30, check=False)
+        done = subprocess.run(
+            argv, capture_output=True, text=True, env=self._env, cwd=self._place, timeout=30, check=False
+        )
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout
 
