@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from pytest_ocirun.oci.runtime import Config
     from pytest_ocirun.runtime.child import Child
     from pytest_ocirun.runtime.container import Runtime
+    from pytest_ocirun.runtime.spawn import Plan
 
 OPTIONS = (
     Option("bundle", "directory of config.json, by default the current one", short="b", value="DIR"),
     *stdio.OPTIONS,
-    Option("no-pivot", "do not use pivot_root", refused="the root file system is always entered by pivot_root"),
-    Option("no-new-keyring", "keep the caller's session keyring", refused="a container always gets a new one"),
+    Option("no-pivot", "enter the root by a move and chroot, on a ramdisk; isolates less"),
+    Option("no-new-keyring", "keep the caller's session keyring; isolates less"),
 )
 
 
@@ -63,6 +64,11 @@ class Making:
                 "$.linux.namespaces: a container made without root needs a user namespace of its own",
                 hint="`ocirun spec --rootless` writes a config with one.",
             )
+        if settings.systemd_cgroup:
+            from pytest_ocirun.runtime.cgroups import systemd
+
+            systemd.refuse(self.config.linux.cgroups_path, self.id)
+        self._less = [name for name in ("no-pivot", "no-new-keyring") if given.on(name)]
         self._surface = stdio.Surface(given, settings, self.config.process, detached=detached)
 
     def create(self) -> tuple[Runtime, Child]:
@@ -71,7 +77,7 @@ class Making:
         Raises:
             ContainerExists, KernelRefused, Unsupported: as ``Runtime.create``.
         """
-        runtime = runtime_of(self._settings, self._journal)
+        runtime = runtime_of(self._settings, self._journal, self._change if self._less else None)
         take_place(self._settings)
         child = runtime.create(
             self.id, self._bundle, self.config, self._surface.stdio, without_cgroup=self._settings.without_cgroup
@@ -82,6 +88,14 @@ class Making:
             discard(runtime, self.id, child)
             raise
         return runtime, child
+
+    def _change(self, plan: Plan) -> Plan:
+        from pytest_ocirun.runtime import less_isolation
+
+        changes = {"no-pivot": less_isolation.without_pivot, "no-new-keyring": less_isolation.without_keyring}
+        for name in self._less:
+            plan = changes[name](plan)
+        return plan
 
 
 def before_stage(given: Given, settings: Settings) -> None:

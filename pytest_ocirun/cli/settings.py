@@ -40,12 +40,24 @@ class Settings:
         debug: whether to show each step.
         rootless: ``true``, ``false`` or ``auto``.
         listen_fds: how many fds systemd's socket activation passed to us.
+        systemd_cgroup: whether systemd is to make the cgroups.
         privileged: whether the stage is without a user namespace; known on the stage only.
         outside: fd of the socket to who runs hooks for a process on the stage, or -1.
         subids: without root, whether ids of subuid(5) are to be mapped for the stage; known before it only.
     """
 
-    __slots__ = ("debug", "listen_fds", "log", "log_format", "outside", "privileged", "root", "rootless", "subids")
+    __slots__ = (
+        "debug",
+        "listen_fds",
+        "log",
+        "log_format",
+        "outside",
+        "privileged",
+        "root",
+        "rootless",
+        "subids",
+        "systemd_cgroup",
+    )
 
     def __init__(
         self,
@@ -56,6 +68,7 @@ class Settings:
         debug: bool = False,
         rootless: str = "auto",
         listen_fds: int = 0,
+        systemd_cgroup: bool = False,
         privileged: bool = False,
         outside: int = -1,
         subids: bool = False,
@@ -66,6 +79,7 @@ class Settings:
         self.debug = debug
         self.rootless = rootless
         self.listen_fds = listen_fds
+        self.systemd_cgroup = systemd_cgroup
         self.privileged = privileged
         self.outside = outside
         self.subids = subids
@@ -90,6 +104,7 @@ class Settings:
             debug=found["debug"] == "True",
             rootless=found["rootless"],
             listen_fds=int(found["listen_fds"]),
+            systemd_cgroup=found["systemd_cgroup"] == "True",
             privileged=found["privileged"] == "True",
             outside=int(found["outside"]),
         )
@@ -117,6 +132,7 @@ def settle(given: Given) -> Settings:
         debug=given.on("debug"),
         rootless=given.text("rootless", "auto"),
         listen_fds=_listen_fds(),
+        systemd_cgroup=given.on("systemd-cgroup"),
     )
     if given.text("root"):
         settings.root = os.path.abspath(given.text("root"))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 OPTIONS = (
     Option("console-socket", "send the terminal's master to this unix socket", value="PATH"),
     Option("pid-file", "write the process's pid to this file", value="PATH"),
+    Option("pidfd-socket", "send a pidfd of the process to this unix socket", value="PATH"),
     Option("preserve-fds", "pass N more fds, from 3 (or the end of LISTEN_FDS) on", value="N"),
 )
 DETACH = Option("detach", "do not wait for the process", short="d")
@@ -50,15 +51,22 @@ class Surface:
         _check_terminal(process, path, detached=detached)
         self._pid_file = given.text("pid-file") and os.path.abspath(given.text("pid-file"))
         self.stdio = _stdio(given, settings, process)
-        self._console_socket = _connect(path) if path else None
+        self._console_socket = _connect(path, "console") if path else None
+        path = given.text("pidfd-socket")
+        self._pidfd_socket = _connect(path, "pidfd") if path else None
 
     def present(self, child: Child) -> None:
-        """Write the pid file, and send the terminal's master to who asked for it."""
+        """Write the pid file, and send the terminal's master and a pidfd to who asked for them."""
         if self._console_socket is not None and child.console is not None:
             from pytest_ocirun.linux import fds
 
             fds.send(self._console_socket, b"/dev/ptmx", [child.console])
             self._console_socket.close()
+        if self._pidfd_socket is not None:
+            from pytest_ocirun.linux import fds
+
+            fds.send(self._pidfd_socket, b"pidfd", [child.pidfd])
+            self._pidfd_socket.close()
         if self._pid_file:
             _write_pid(self._pid_file, child.pid)
 
@@ -95,7 +103,7 @@ def _stdio(given: Given, settings: Settings, process: Process) -> Stdio:
     return Stdio(0, 1, 2, {number: number for number in range(3, 3 + count)})
 
 
-def _connect(path: str) -> Socket:
+def _connect(path: str, what: str) -> Socket:
     import _socket
 
     name = os.path.abspath(path)
@@ -108,7 +116,7 @@ def _connect(path: str) -> Socket:
         connection.connect(name)
     except OSError as error:
         connection.close()
-        raise OcirunError(f"connect to the console socket {path}: {error.strerror}") from error
+        raise OcirunError(f"connect to the {what} socket {path}: {error.strerror}") from error
     finally:
         if parent >= 0:
             os.close(parent)

@@ -46,6 +46,7 @@ class Runtime:
         debug: told each sentence of a plan before it is done.
         run_hooks: runs hooks in the runtime's namespaces, as ``hooks.run`` does in this process's.
         warn: told what is odd but no error.
+        change: changes the plan of a container, as ``less_isolation`` does.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Runtime:
         debug: Any = None,
         run_hooks: Callable[..., None] | None = None,
         warn: Callable[[str], None] | None = None,
+        change: Callable[[Plan], Plan] | None = None,
     ) -> None:
         self.root = root
         self._spawner = spawner
@@ -68,6 +70,7 @@ class Runtime:
         self._debug = debug
         self._run_hooks = run_hooks
         self._warn = warn
+        self._change = change
         self._records: dict[str, Record] = {}
         self._spares = Spares()
         self._programs: dict[int, tuple[Seccomp, Program]] = {}
@@ -128,7 +131,7 @@ class Runtime:
             creation.program = self._program(config.linux.seccomp)
             around = self._surroundings(container_id, creation.cgroup, stdio, bundle=bundle)
             around.holder, around.autostart = holder, start
-            around.cgroups = _shown(config, creation.cgroup)
+            around.cgroups = creation.shown_cgroups()
             self._spawn_init(creation, stdio, around)
         except BaseException as error:
             creation.undo(error)
@@ -161,7 +164,13 @@ class Runtime:
             raise
 
     def exec(
-        self, container_id: str, process: Process, stdio: Stdio, *, tree: str | None = None
+        self,
+        container_id: str,
+        process: Process,
+        stdio: Stdio,
+        *,
+        tree: str | None = None,
+        below: dict[str, str] | None = None,
     ) -> tuple[Child, Cgroup | None]:
         """Run one more process in a created or running container.
 
@@ -170,6 +179,7 @@ class Runtime:
             process: what to run.
             stdio: what it gets.
             tree: the name of a cgroup of its own below the container's, to end the whole process tree by.
+            below: cgroups below the container's that are there already, as ``cgroups.below`` takes them.
 
         Returns:
             The process, and its cgroup if ``tree`` was given and there are cgroups.
@@ -179,7 +189,7 @@ class Runtime:
         """
         record = self._running(container_id)
         own = record.cgroup.child(tree) if tree and record.cgroup.join_files() else None
-        around = self._surroundings(container_id, own or record.cgroup, stdio)
+        around = self._surroundings(container_id, own or record.place(below), stdio)
         child: Child | None = None
         try:
             child = self._join(record, own, process, around, {} if process.terminal else stdio.slots())
@@ -322,6 +332,7 @@ class Runtime:
             # The holder makes one system call; what joins it later is filtered.
             own += add_filter(None if around.holder else creation.program, around, slots)
             made = plan.container_plan(config, around)
+            made = self._change(made) if self._change else made
             self._print(made)
             paths = creation.cgroup.paths if creation.cgroup else None
             pids = config.linux.namespace("pid")
@@ -384,12 +395,3 @@ class Runtime:
 
             for sentence in plan.describe_plan(made):
                 self._debug(sentence)
-
-
-def _shown(config: Config, cgroup: Cgroup) -> list[list[str]]:
-    """What the container's cgroup mount shows, if it has one."""
-    if not any(mount.type in ("cgroup", "cgroup2") for mount in config.mounts):
-        return []
-    from pytest_ocirun.runtime.cgroup_view import hierarchies
-
-    return hierarchies(config, cgroup)

@@ -47,6 +47,14 @@ class Creation:
         self.child: Child | None = None
         self.started: int | None = None
 
+    def shown_cgroups(self) -> list[list[str]]:
+        """What the container's cgroup mount shows, if it has one."""
+        if self.cgroup is None or not any(mount.type in ("cgroup", "cgroup2") for mount in self.config.mounts):
+            return []
+        from pytest_ocirun.runtime.cgroup_view import hierarchies
+
+        return hierarchies(self.config, self.cgroup)
+
     def finish(self) -> Child:
         """Wait until the container is created (and runs, if it starts by itself), and remember it.
 

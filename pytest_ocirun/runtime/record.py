@@ -86,6 +86,14 @@ class Record:
         self.cgroup = cgroup
         self.filter = filter
 
+    def place(self, below: dict[str, str] | None = None) -> Cgroup:
+        """The cgroup that a process joins: the container's, or the one that ``below`` names."""
+        if not below:
+            return self.cgroup
+        from pytest_ocirun.runtime.cgroups.below import find
+
+        return find(self.cgroup, below)
+
     @classmethod
     def load(cls, directory: Directory, document: dict[str, Any]) -> Self:
         """The record that ``save`` left."""

@@ -70,6 +70,7 @@ _HOMES: dict[str, str] = {
     "attach_device": "device_nodes",
     "change_mount": "rare_mounts",
     "clone_peers": "rare_mounts",
+    "move_root": "less_isolation",
     "device_node": "device_nodes",
     "mount_copied": "copy_up",
 }

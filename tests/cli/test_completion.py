@@ -6,7 +6,6 @@ import select
 import shlex
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,7 +46,7 @@ _END = "THE-END"
 
 
 @pytest.fixture(params=SHELLS)
-def shell(request: pytest.FixtureRequest) -> Iterator[str]:
+def shell(request: pytest.FixtureRequest) -> str:
     """Each shell that is here; in CI all are."""
     name: str = request.param
     found = lack(name)

@@ -108,8 +108,6 @@ def test_the_programs_help_names_every_verb(cli: Cli) -> None:
         (["exec"], 1, '"exec" requires at least 1 argument(s), got 0'),
         (["exec", "a"], 255, "requires a container id and a command"),
         (["exec", "-p", "f", "-e", "A=b", "a", "true"], 255, "so --env and a command cannot be given too"),
-        (["run", "--no-pivot", "a"], 1, "--no-pivot is not supported yet"),
-        (["--systemd-cgroup", "list"], 1, "--systemd-cgroup is not supported yet"),
         (["--rootless", "perhaps", "list"], 1, "--rootless: expected auto or true or false, got 'perhaps'"),
         (["--log-format", "xml", "list"], 1, "--log-format: expected text or json, got 'xml'"),
         (["delete", "a/b"], 1, "invalid container id 'a/b'"),

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from pytest_ocirun.cli.report import Journal
     from pytest_ocirun.cli.settings import Settings
     from pytest_ocirun.oci.process import Process
+    from pytest_ocirun.runtime.record import Record
 
-_NO_LSM = "no security module is talked to yet"
 _OF_PROCESS = (
     Option("cwd", "working directory in the container", value="DIR"),
     Option("env", "set an environment variable", short="e", value="NAME=VALUE", many=True),
@@ -22,6 +22,8 @@ _OF_PROCESS = (
     Option("additional-gids", "one more supplementary group", short="g", value="GID", many=True),
     Option("cap", "one more capability, CAP_NAME", short="c", value="CAP", many=True),
     Option("no-new-privs", "let no execve give new privileges"),
+    Option("process-label", "SELinux label", value="LABEL"),
+    Option("apparmor", "AppArmor profile", value="PROFILE"),
 )
 VERB = Verb(
     "exec",
@@ -32,12 +34,8 @@ VERB = Verb(
     Option("tty", "give it a terminal", short="t"),
     Option("process", "read the whole process object from this file", short="p", value="FILE"),
     *_OF_PROCESS,
-    Option("process-label", "SELinux label", value="LABEL", refused=_NO_LSM),
-    Option("apparmor", "AppArmor profile", value="PROFILE", refused=_NO_LSM),
-    Option(
-        "cgroup", "join a cgroup below the container's", value="PATH", refused="it joins the container's own cgroup"
-    ),
-    Option("ignore-paused", "exec in a paused container", refused="containers cannot be paused yet"),
+    Option("cgroup", "join a cgroup that is there below the container's", value="[CONTROLLER,...:]PATH", many=True),
+    Option("ignore-paused", "exec in a paused container: the process runs when that is resumed"),
     most=None,
     ends_at_argument=True,
     staged=True,
@@ -76,7 +74,11 @@ def run(given: Given, settings: Settings, journal: Journal) -> int:
 
     container_id, detached = given.arguments[0], given.on("detach")
     runtime = runtime_of(settings, journal)
-    own = runtime.record(container_id).config.process.copy()
+    record = runtime.record(container_id)
+    if not given.on("ignore-paused"):
+        _refuse_paused(record)
+    below = _cgroups_below(given.texts("cgroup"))
+    own = record.config.process.copy()
     process = _from_file(given) if given.has("process") else _from_options(given, own)
     for warning in validate_process(process):
         journal.warning(warning)
@@ -84,7 +86,7 @@ def run(given: Given, settings: Settings, journal: Journal) -> int:
     terminal = Terminal.find() if process.terminal and not detached else None
     take_place(settings)
     with Caught() as caught:
-        child, _cgroup = runtime.exec(container_id, process, surface.stdio)
+        child, _cgroup = runtime.exec(container_id, process, surface.stdio, below=below)
         try:
             if terminal is not None:
                 child.wait_console()
@@ -95,6 +97,28 @@ def run(given: Given, settings: Settings, journal: Journal) -> int:
         except BaseException:
             making.reap(child)
             raise
+
+
+def _refuse_paused(record: Record) -> None:
+    from pytest_ocirun.runtime.freezer import is_frozen
+
+    if is_frozen(record.cgroup.paths):
+        raise WrongStatus(
+            f"exec in container {record.id}: cannot exec in a paused container",
+            hint="Resume it first, or give --ignore-paused: the process then waits until it is resumed.",
+        )
+
+
+def _cgroups_below(words: list[str]) -> dict[str, str]:
+    """Controller to path; the controller is empty for all of them."""
+    found: dict[str, str] = {}
+    for word in words:
+        controllers, colon, path = word.rpartition(":")
+        for controller in controllers.split(","):
+            if controller in found or (colon and not controller):
+                raise Usage(f"--cgroup {word}: expected [CONTROLLER[,CONTROLLER...]:]PATH, each controller once")
+            found[controller] = path
+    return found
 
 
 def _check_arguments(given: Given) -> None:
@@ -137,6 +161,8 @@ def _from_options(given: Given, process: Process) -> Process:
     ]
     if given.has("no-new-privs"):
         process.no_new_privileges = given.on("no-new-privs")
+    process.selinux_label = given.text("process-label", process.selinux_label)
+    process.apparmor_profile = given.text("apparmor", process.apparmor_profile)
     if given.has("user"):
         uid, colon, gid = given.text("user").partition(":")
         process.user.uid = decimal(uid, _ID_MOST, "--user")
