@@ -41,6 +41,7 @@ NUMBERS: dict[str, tuple[int, int]] = {
     "clone3": (435, 435),
     "close_range": (436, 436),
     "openat2": (437, 437),
+    "pidfd_getfd": (438, 438),
     "mount_setattr": (442, 442),
 }
 

@@ -28,6 +28,12 @@ def stat(pid: int) -> tuple[str, int] | None:
     return state, int(fields[_STARTTIME])
 
 
+def own() -> list[int]:
+    """Our own pid and start time."""
+    found = stat(os.getpid())
+    return [os.getpid(), found[1] if found else 0]
+
+
 def is_alive(pid: int, start_time: int) -> bool:
     """Whether the process of that pid and start time runs; a zombie does not."""
     found = stat(pid)

@@ -73,6 +73,7 @@ _clone3 = _libc.SystemCall("clone3", ctypes.POINTER(_CloneArgs), ctypes.c_size_t
 _unshare = _libc.function("unshare", ctypes.c_int)
 _setns = _libc.function("setns", ctypes.c_int, ctypes.c_int)
 _pidfd_send_signal = _libc.SystemCall("pidfd_send_signal", ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint)
+_pidfd_getfd = _libc.SystemCall("pidfd_getfd", ctypes.c_int, ctypes.c_int, ctypes.c_uint)
 
 
 def clone3(flags: int, *, cgroup: int | None = None, exit_signal: int = SIGCHLD) -> tuple[int, int]:
@@ -108,6 +109,11 @@ def setns(fd: int, flags: int = 0) -> None:
 def pidfd_open(pid: int) -> int:
     """A close-on-exec fd that stands for the process; see pidfd_open(2)."""
     return os.pidfd_open(pid)
+
+
+def pidfd_getfd(pidfd: int, number: int) -> int:
+    """A close-on-exec copy of the fd ``number`` of another process that one may trace; see pidfd_getfd(2)."""
+    return _pidfd_getfd(pidfd, number, 0)
 
 
 def pidfd_send_signal(pidfd: int, number: int) -> bool:

@@ -32,6 +32,10 @@ class Filter:
         self._fprog = _SockFprog(len(program) // _INSTRUCTION, ctypes.addressof(self._buffer))
         self._flags = flags
 
-    def load(self) -> None:
-        """Filter the calling thread and all it makes; needs no_new_privs or CAP_SYS_ADMIN."""
-        _seccomp(_SECCOMP_SET_MODE_FILTER, self._flags, ctypes.byref(self._fprog))
+    def load(self) -> int:
+        """Filter the calling thread and all it makes; needs no_new_privs or CAP_SYS_ADMIN.
+
+        Returns:
+            The fd of the listener with SECCOMP_FILTER_FLAG_NEW_LISTENER, else 0.
+        """
+        return _seccomp(_SECCOMP_SET_MODE_FILTER, self._flags, ctypes.byref(self._fprog))

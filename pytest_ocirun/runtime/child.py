@@ -6,6 +6,7 @@ Messages on the reply socket, in any order until the last::
     child   -> client   {"event": "console"} + pty master       terminal: true
     child   -> client   {"event": "mounted"}                    prestart or createRuntime hooks: may they run now?
     client  -> child    go                                      they have run
+    child   -> client   {"event": "filtering"} + shared page    a filter is about to be loaded; see listener
     child   -> client   {"event": "ready"}                      a container waits for its start
     zygote  -> client   {"event": "removed"}                    what a container's init owned is gone
     either  -> client   {"event": "error", "step", "errno", "text", ...}
@@ -54,7 +55,9 @@ class Child:
         self.pidfd = -1
         self.console: int | None = None
         self.on_mounted: Callable[[], None] | None = None
+        self.on_filtering: Callable[[int], None] | None = None
         self._mounted = False
+        self._listener = -1
         self._ready = False
         self._ended = False
         self._removed = False
@@ -74,6 +77,7 @@ class Child:
                 self._mounted = False
                 self.on_mounted()
                 self._answer(b"go")
+            self._hand_over()
             if not self._receive():
                 self._raise_dead()
         if self._error is not None:
@@ -255,7 +259,17 @@ class Child:
             self._ended = True
             return False
         self._take(json_text.loads(data), received)
+        self._hand_over()
         return True
+
+    def _hand_over(self) -> None:
+        """Have a process that loads a filter wait no longer for somebody to take the filter's listener."""
+        if self._listener >= 0 and self.pid and self.on_filtering is not None:
+            memory, self._listener = self._listener, -1
+            try:
+                self.on_filtering(memory)
+            finally:
+                os.close(memory)
 
     def _take(self, message: dict[str, Any], received: list[int]) -> None:
         event = message["event"]
@@ -265,6 +279,8 @@ class Child:
             self.console = received[0]
         elif event == "mounted":
             self._mounted = True
+        elif event == "filtering":
+            self._listener = received[0]
         elif event == "ready":
             self._ready = True
         elif event == "removed":

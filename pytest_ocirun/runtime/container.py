@@ -126,7 +126,7 @@ class Runtime:
         creation = Creation(self, state.make(self.root, container_id), config, bundle)
         try:
             known = describe(container_id, bundle, config)
-            creation.directory.write({**known, "pid": 0, "start_time": 0, "maker": self._maker()})
+            creation.directory.write({**known, "pid": 0, "start_time": 0, "maker": proc.own()})
             creation.cgroup = self._cgroup(container_id, config, allow_none=without_cgroup)
             creation.program = self._program(config.linux.seccomp)
             around = self._surroundings(container_id, creation.cgroup, stdio, bundle=bundle)
@@ -193,6 +193,10 @@ class Runtime:
         child: Child | None = None
         try:
             child = self._join(record, own, process, around, {} if process.terminal else stdio.slots())
+            if record.filter is not None and record.filter.listener is not None:
+                from pytest_ocirun.runtime import listener
+
+                listener.attach(child, record.filter.listener, self.state(container_id))
             child.wait_spawned()
         except BaseException as error:
             if child is not None:
@@ -283,7 +287,7 @@ class Runtime:
         self, record: Record, own: Cgroup | None, process: Process, around: plan.Surroundings, slots: dict[str, int]
     ) -> Child:
         """Spawn an exec's process, or have the container's spare become it if one waits."""
-        if plan.suits_spare(record.config, process):
+        if plan.suits_spare(record.config, process) and (record.filter is None or record.filter.listener is None):
             around.filter_flags = None if record.filter is None else record.filter.flags
             procs = [path for path in own.join_files() if path not in record.cgroup.join_files()] if own else []
             child = self._spares.run(record.id, plan.program_steps(process, around), slots, procs)
@@ -345,7 +349,7 @@ class Runtime:
 
     def created(self, record: Record, directory: Directory, bundle: str) -> None:
         """Remember a container whose init is ready; for ``Creation``."""
-        record.save(directory, bundle, maker=self._maker(), stays=not self._spawner.die_with_spawner)
+        record.save(directory, bundle, maker=proc.own(), stays=not self._spawner.die_with_spawner)
         self._records[record.id] = record
 
     def hook_points(self, document: dict[str, Any]) -> Points:
@@ -384,10 +388,6 @@ class Runtime:
 
             self._manager = detect.manager()
         return self._manager
-
-    def _maker(self) -> list[int]:
-        found = proc.stat(os.getpid())
-        return [os.getpid(), found[1] if found else 0]
 
     def _print(self, made: Plan) -> None:
         if self._debug is not None:

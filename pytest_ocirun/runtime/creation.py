@@ -67,11 +67,16 @@ class Creation:
             hooks = self.config.hooks
             if hooks.prestart or hooks.create_runtime:
                 self.child.on_mounted = self._run_hooks
+            kept = Filter.of(self.program, self.config.linux.seccomp)
+            if kept is not None and kept.listener is not None:
+                from pytest_ocirun.runtime import listener
+
+                listener.attach(self.child, kept.listener, describe(self.directory.id, self._bundle, self.config))
             self.child.wait_ready()
             if self.started is not None:
                 self.child.wait_started(self.started)
             init = (self.child.pid, self.child.start_time)
-            record = Record(self.directory.id, self.config, init, self.cgroup, Filter.of(self.program))
+            record = Record(self.directory.id, self.config, init, self.cgroup, kept)
             self._runtime.created(record, self.directory, self._bundle)
             if self.started is not None and hooks.poststart:
                 self._points().start(self.child.pid)

@@ -45,9 +45,9 @@ def with_hooks(steps: list[Step], config: Config, around: Surroundings) -> list[
         creating += _run("createContainer", hooks.create_container, state_for_hooks(document, "creating"))
     starting: list[Step] = []
     if hooks.start_container:
-        filtered = around.filter_flags is not None and config.process.no_new_privileges
+        loaded = around.filter_flags is None or around.filter_listens or not config.process.no_new_privileges
         state = state_for_hooks(document, "created")
-        starting = _run("startContainer", hooks.start_container, state, filtered=filtered)
+        starting = _run("startContainer", hooks.start_container, state, filtered=not loaded)
     names = [step[0] for step in steps]
     inside = next(index for index, name in enumerate(names) if name in _AFTER_THE_MOUNTS)
     start = 1 + max(names.index(name) for name in _STARTED if name in names)

@@ -43,7 +43,7 @@ def run(
     first: int = 0,
     cwd: str | None = None,
     stop: int | None = None,
-    before_execution: Callable[[], None] | None = None,
+    before_execution: Callable[[], object] | None = None,
 ) -> None:
     """Run the hooks of one point in the order of the config, until one fails.
 
@@ -67,7 +67,7 @@ def run(
 
 
 def _run_one(
-    hook: Hook, text: bytes, cwd: str | None, stop: int | None, before_execution: Callable[[], None] | None
+    hook: Hook, text: bytes, cwd: str | None, stop: int | None, before_execution: Callable[[], object] | None
 ) -> str:
     """Why a hook failed; empty if it did not."""
     from subprocess import Popen, SubprocessError

@@ -36,6 +36,7 @@ class Surroundings:
         holder: replace the process by the holder.
         die_with_spawner: the container ends with whoever made it.
         filter_flags: flags of seccomp(2) when slot ``filter`` holds a compiled program, else None.
+        filter_listens: loading that program gives a listener, which somebody has to take.
         extra_fds: target numbers of the slots ``fd3``, ``fd4`` ...
     """
 
@@ -47,6 +48,7 @@ class Surroundings:
         "die_with_spawner",
         "extra_fds",
         "filter_flags",
+        "filter_listens",
         "holder",
         "id",
         "procs",
@@ -64,6 +66,7 @@ class Surroundings:
         holder: bool = False,
         die_with_spawner: bool = False,
         filter_flags: int | None = None,
+        filter_listens: bool = False,
         extra_fds: list[int] | None = None,
     ) -> None:
         self.id = id
@@ -75,6 +78,7 @@ class Surroundings:
         self.holder = holder
         self.die_with_spawner = die_with_spawner
         self.filter_flags = filter_flags
+        self.filter_listens = filter_listens
         self.extra_fds = extra_fds or []
 
 
@@ -278,7 +282,7 @@ def _privileges(process: Process, around: Surroundings, *, make_cwd: bool = True
     user = process.user
     steps.append(["umask", 0o022 if user.umask is None else user.umask])
     if around.filter_flags is not None and not process.no_new_privileges:
-        steps.append(["load_filter"])
+        steps.append(_load_filter(around))
     sets = process.capabilities
     bounding, effective, permitted, inheritable, ambient = (
         caps.mask(names)
@@ -301,7 +305,13 @@ def _privileges(process: Process, around: Surroundings, *, make_cwd: bool = True
     steps.append(["capabilities", effective, permitted, inheritable, ambient & permitted & inheritable])
     if around.die_with_spawner:
         steps.append(["die_with_spawner"])
+    if around.filter_listens and process.no_new_privileges:
+        steps.append(_load_filter(around))  # while somebody waits who can take the listener
     return steps
+
+
+def _load_filter(around: Surroundings) -> Step:
+    return ["load_listening_filter" if around.filter_listens else "load_filter"]
 
 
 def _execution(process: Process, around: Surroundings) -> list[Step]:
@@ -312,7 +322,7 @@ def _execution(process: Process, around: Surroundings) -> list[Step]:
     targets |= {str(number): f"fd{number}" for number in around.extra_fds}
     steps.append(["arrange_fds", targets])
     steps.append(["default_signals"])
-    if around.filter_flags is not None and process.no_new_privileges:
+    if around.filter_flags is not None and process.no_new_privileges and not around.filter_listens:
         steps.append(["load_filter"])
     steps.append(["execute_holder"] if around.holder else ["execute", process.args, process.env])
     return steps

@@ -18,11 +18,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Self
 
+    from pytest_ocirun.oci.runtime import Seccomp
     from pytest_ocirun.runtime.plan import Surroundings
     from pytest_ocirun.runtime.seccomp import Program
     from pytest_ocirun.runtime.state import Directory
 
 _FILTER = "seccomp.bpf"
+_NEW_LISTENER = 8  # SECCOMP_FILTER_FLAG_NEW_LISTENER of seccomp(2)
 
 
 class Filter:
@@ -31,18 +33,24 @@ class Filter:
     Args:
         code: the instructions.
         flags: of seccomp(2).
+        listener: path of the socket that the filter's listener goes to, and metadata for it; None if it has none.
     """
 
-    __slots__ = ("code", "flags")
+    __slots__ = ("code", "flags", "listener")
 
-    def __init__(self, code: bytes, flags: int) -> None:
+    def __init__(self, code: bytes, flags: int, listener: list[str] | None = None) -> None:
         self.code = code
         self.flags = flags
+        self.listener = listener
 
     @classmethod
-    def of(cls, program: Program | None) -> Filter | None:
+    def of(cls, program: Program | None, seccomp: Seccomp | None) -> Filter | None:
         """The filter of a compiled program; None without one."""
-        return None if program is None else Filter(program.code, program.flags)
+        if program is None or seccomp is None:
+            return None
+        listens = program.flags & _NEW_LISTENER
+        listener = [seccomp.listener_path, seccomp.listener_metadata] if listens else None
+        return Filter(program.code, program.flags, listener)
 
 
 def add_filter(program: Program | Filter | None, around: Surroundings, slots: dict[str, int]) -> list[int]:
@@ -50,6 +58,7 @@ def add_filter(program: Program | Filter | None, around: Surroundings, slots: di
     if program is None:
         return []
     around.filter_flags = program.flags
+    around.filter_listens = bool(program.flags & _NEW_LISTENER)
     slots["filter"] = fds.memfd("seccomp", program.code)
     return [slots["filter"]]
 
@@ -101,7 +110,7 @@ class Record:
         if document["filter_flags"] is not None:
             fd = os.open(_FILTER, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=directory.fd)
             try:
-                loaded = Filter(fds.read_all(fd), document["filter_flags"])
+                loaded = Filter(fds.read_all(fd), document["filter_flags"], document.get("listener"))
             finally:
                 os.close(fd)
         config = codec.decode(Config, document["config"])
@@ -137,4 +146,6 @@ class Record:
             "filter_flags": None if self.filter is None else self.filter.flags,
             "config": config,
         }
+        if self.filter is not None and self.filter.listener is not None:
+            document["listener"] = self.filter.listener
         directory.write(document | more)

@@ -10,8 +10,8 @@ that was compiled before.
 
 What runc does is done here too: names that libseccomp does not know are skipped and reported; several
 conditions on one argument are alternatives; the machine's own architecture is always included; and in a
-filter that denies by default with EPERM, system calls newer than all it names give ENOSYS, because C
-libraries fall back to an older call on ENOSYS only.
+filter that does not allow by default, system calls newer than all it names give ENOSYS, because C libraries
+fall back to an older call on ENOSYS only.
 """
 
 from __future__ import annotations
@@ -24,7 +24,16 @@ import sys
 from pytest_ocirun.errors import ConfigError, Unsupported
 from pytest_ocirun.oci import json_text
 from pytest_ocirun.oci.codec import encode
-from pytest_ocirun.runtime.seccomp_terms import ACTIONS, FLAGS, OPERATORS, WITH_NUMBER, check_filter
+from pytest_ocirun.runtime.seccomp_terms import (
+    ACTIONS,
+    FLAGS,
+    NEW_LISTENER,
+    OPERATORS,
+    TSYNC,
+    WITH_NUMBER,
+    check_filter,
+    listens,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,7 +71,9 @@ _NEWER = {
 """System calls that Debian 12's libseccomp 2.5.4 does not know; since 424 all architectures share numbers."""
 
 _UNKNOWN = -1
-_MAGIC = b"ocirun filter 1"
+_MISSING = ACTIONS["SCMP_ACT_ERRNO"] | errno.ENOSYS
+_LENIENT = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE")
+_MAGIC = b"ocirun filter 2"
 _DIGEST = 32
 _LIBRARY_FOLDERS = ("/usr/lib/{0}-linux-gnu", "/lib/{0}-linux-gnu", "/usr/lib64", "/lib64", "/usr/lib", "/lib")
 
@@ -128,7 +139,9 @@ def _action(name: str, number: int | None) -> int:
 
 
 def _flags(seccomp: Seccomp) -> int:
-    return sum({FLAGS[name] for name in seccomp.flags})
+    flags = sum({FLAGS[name] for name in seccomp.flags})
+    # There is one thread, so the filter is on all of them anyway; seccomp(2) takes TSYNC or a listener.
+    return flags & ~TSYNC | NEW_LISTENER if listens(seccomp) else flags
 
 
 class _Compiler:
@@ -136,9 +149,11 @@ class _Compiler:
 
     def __init__(self, seccomp: Seccomp) -> None:
         self.skipped: list[str] = []
-        self._newest = 0
+        self._newest: dict[int, int] = {}
+        self._lenient = seccomp.default_action in _LENIENT
         self._default = _action(seccomp.default_action, seccomp.default_errno_ret)
         self._library = _pyseccomp()
+        self._architectures = [self._library.system_arch()]
         self._filter = self._library.SyscallFilter(self._default)
         self._filter.set_attr(self._library.Attr.ACT_BADARCH, ACTIONS["SCMP_ACT_KILL_PROCESS"])
         try:
@@ -154,6 +169,7 @@ class _Compiler:
         try:
             if token != self._library.system_arch() and not self._filter.exist_arch(token):
                 self._filter.add_arch(token)
+                self._architectures.append(token)
         except OSError as error:
             raise Unsupported(f"{path}: libseccomp refuses {name}: {error.strerror}") from error
 
@@ -164,15 +180,18 @@ class _Compiler:
         ]
         for name in rule.names:
             number = self._resolve(name)
-            self._newest = max(self._newest, number)
+            for architecture in self._architectures:
+                newest = max(self._newest.get(architecture, 0), self._resolve(name, architecture))
+                self._newest[architecture] = newest
             if number == _UNKNOWN:
                 self.skipped.append(name)
             elif action != self._default:
                 self._add(action, name, number, conditions, path)
 
-    def _resolve(self, name: str) -> int:
-        """Return a system call's number on this machine; below -1 if only other architectures have it."""
-        number: int = self._library.resolve_syscall(self._library.Arch.NATIVE, name)
+    def _resolve(self, name: str, architecture: int | None = None) -> int:
+        """Return a system call's number, natively if not told; below -1 if only other architectures have it."""
+        native: int = self._library.Arch.NATIVE
+        number: int = self._library.resolve_syscall(native if architecture is None else architecture, name)
         return number if number != _UNKNOWN else _NEWER.get(name, _UNKNOWN)
 
     def _add(self, action: int, name: str, number: int, conditions: list[Any], path: str) -> None:
@@ -190,9 +209,11 @@ class _Compiler:
             self._filter.export_bpf(memory)
             memory.seek(0)
             code = memory.readall()
-        if self._default == ACTIONS["SCMP_ACT_ERRNO"] | errno.EPERM:
-            return _newer_are_missing(self._library.system_arch(), self._newest) + code
-        return code
+        if self._lenient or self._default == _MISSING:
+            return code
+        # The kernel has no token of its own for x32, whose numbers are left to the program.
+        newest = {token: number for token, number in self._newest.items() if token != self._library.Arch.X32}
+        return b"".join(_newer_are_missing(token, number) for token, number in newest.items() if number) + code
 
 
 def _alternatives(conditions: list[Any]) -> Iterator[list[Any]]:
@@ -204,7 +225,7 @@ def _alternatives(conditions: list[Any]) -> Iterator[list[Any]]:
 
 
 def _newer_are_missing(architecture: int, newest: int) -> bytes:
-    """Return instructions, to stand before a program, that answer ENOSYS to native calls above ``newest``.
+    """Return instructions, to stand before a program, that answer ENOSYS to an architecture's calls above ``newest``.
 
     Numbers from 0x40000000 up belong to x32 and are left to the program itself.
     """
@@ -217,7 +238,7 @@ def _newer_are_missing(architecture: int, newest: int) -> bytes:
             (load, 0, 0, 0),
             (at_least, 2, 0, 0x40000000),
             (greater, 0, 1, newest),
-            (answer, 0, 0, ACTIONS["SCMP_ACT_ERRNO"] | errno.ENOSYS),
+            (answer, 0, 0, _MISSING),
         )
     )
 

@@ -6,7 +6,7 @@ know: libseccomp itself.
 
 from __future__ import annotations
 
-from pytest_ocirun.errors import ConfigError, Unsupported
+from pytest_ocirun.errors import ConfigError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,10 +21,11 @@ ACTIONS = {
     "SCMP_ACT_TRAP": 0x00030000,
     "SCMP_ACT_ERRNO": 0x00050000,
     "SCMP_ACT_TRACE": 0x7FF00000,
+    "SCMP_ACT_NOTIFY": 0x7FC00000,
     "SCMP_ACT_LOG": 0x7FFC0000,
     "SCMP_ACT_ALLOW": 0x7FFF0000,
 }
-"""SECCOMP_RET_* of seccomp(2). SCMP_ACT_NOTIFY is missing: it needs a listener, which is not there yet."""
+"""SECCOMP_RET_* of seccomp(2)."""
 
 WITH_NUMBER = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")
 """The actions that carry a number, whose default is EPERM."""
@@ -40,8 +41,16 @@ OPERATORS = {
 }
 """Comparisons of libseccomp's ``enum scmp_compare``."""
 
-FLAGS = {"SECCOMP_FILTER_FLAG_TSYNC": 1, "SECCOMP_FILTER_FLAG_LOG": 2, "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4}
-"""Flags of seccomp(2). The one about listeners is missing, as the action is."""
+FLAGS = {
+    "SECCOMP_FILTER_FLAG_TSYNC": 1,
+    "SECCOMP_FILTER_FLAG_LOG": 2,
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32,
+}
+"""Flags of seccomp(2) that a filter may ask for."""
+TSYNC = 1
+NEW_LISTENER = 8
+"""The flag that a filter with SCMP_ACT_NOTIFY is loaded with; not together with TSYNC."""
 
 _ARCHITECTURES = """
 X86 X86_64 X32 ARM AARCH64 MIPS MIPS64 MIPS64N32 MIPSEL MIPSEL64 MIPSEL64N32 PPC PPC64 PPC64LE S390 S390X
@@ -66,19 +75,27 @@ def check_filter(seccomp: Seccomp, path: str = "$.linux.seccomp") -> None:
 
     Raises:
         ConfigError: a name is unknown, or a number is where none belongs or out of range.
-        Unsupported: the filter needs a listener.
     """
     _check_action(seccomp.default_action, seccomp.default_errno_ret, f"{path}.defaultAction", f"{path}.defaultErrnoRet")
     for index, name in enumerate(seccomp.architectures):
         _check_word(name, ARCHITECTURES, f"{path}.architectures[{index}]")
     for index, name in enumerate(seccomp.flags):
-        if name == _LISTENER_FLAG:
-            raise Unsupported(f"{path}.flags[{index}]: system call listeners are not supported yet")
         _check_word(name, FLAGS, f"{path}.flags[{index}]")
-    if seccomp.listener_path or seccomp.listener_metadata:
-        raise Unsupported(f"{path}.listenerPath: system call listeners are not supported yet")
+        if name == _LISTENER_FLAG and not listens(seccomp):
+            raise ConfigError(f"{path}.flags[{index}]: {name} needs an action {_NOTIFY}")
+    if seccomp.listener_metadata and not seccomp.listener_path:
+        raise ConfigError(f"{path}.listenerMetadata: needs listenerPath, the socket to send it to")
+    if seccomp.listener_path and not seccomp.listener_path.startswith("/"):
+        raise ConfigError(f"{path}.listenerPath: must be absolute, got {seccomp.listener_path!r}")
+    if listens(seccomp) and not seccomp.listener_path:
+        raise ConfigError(f"{path}.listenerPath: needed for {_NOTIFY}, whose calls would wait for nobody")
     for index, rule in enumerate(seccomp.syscalls):
         _check_rule(rule, f"{path}.syscalls[{index}]")
+
+
+def listens(seccomp: Seccomp) -> bool:
+    """Whether some calls wait for a listener to decide about them."""
+    return seccomp.default_action == _NOTIFY or any(rule.action == _NOTIFY for rule in seccomp.syscalls)
 
 
 def _check_rule(rule: Syscall, path: str) -> None:
@@ -96,8 +113,6 @@ def _check_rule(rule: Syscall, path: str) -> None:
 
 
 def _check_action(name: str, number: int | None, path: str, number_path: str) -> None:
-    if name == _NOTIFY:
-        raise Unsupported(f"{path}: {name} needs a listener, which is not supported yet")
     _check_word(name, ACTIONS, path)
     if number is None:
         return

@@ -67,6 +67,7 @@ _HOMES: dict[str, str] = {
     "label_file": "labels",
     "await_hooks": "hook_steps",
     "run_hooks": "hook_steps",
+    "load_listening_filter": "listener_steps",
     "attach_device": "device_nodes",
     "change_mount": "rare_mounts",
     "clone_peers": "rare_mounts",
