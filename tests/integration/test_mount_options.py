@@ -128,14 +128,14 @@ def test_words_of_every_file_system(bare: Bare, busybox_rootfs: Path, word: str)
 
 
 @requires("root")
-def test_data_longer_than_the_new_calls_take(bare: Bare, busybox_rootfs: Path, tmp_path: Path) -> None:
+def test_data_longer_than_the_new_calls_take(bare: Bare, rootfs: Path, tmp_path: Path) -> None:
     """fsconfig(2) takes 255 bytes a value; layers of an overlay are longer soon, and go by mount(2)."""
     layers = [tmp_path / f"{number}-{'x' * 60}" for number in range(6)]
     for number, layer in enumerate(layers):
         layer.mkdir()
         (layer / str(number)).touch()
     mounts = [mount("/mnt", "overlay", "overlay", f"lowerdir={':'.join(map(str, layers))}", "nodev")]
-    config = confined(busybox_rootfs, "sh", "-c", "ls /mnt; cat /proc/self/mountinfo", mounts=mounts, overlay=False)
+    config = confined(rootfs, "sh", "-c", "ls /mnt; cat /proc/self/mountinfo", mounts=mounts, overlay=False)
     config.linux.namespaces = [each for each in config.linux.namespaces if each.type != "user"]
     config.linux.uid_mappings = config.linux.gid_mappings = []
     config.annotations.clear()
