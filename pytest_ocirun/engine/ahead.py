@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pytest_ocirun.oci.runtime import Config
     from pytest_ocirun.runtime.child import Child
     from pytest_ocirun.runtime.creation import Creation
+    from pytest_ocirun.runtime.order import Order
 
 _KINDS = 2
 # One is being built while the other is being used: a build takes longer than a short exec.
@@ -37,7 +38,7 @@ class Begun:
     __slots__ = ("_child", "_prepare_exec", "claimed", "config", "creation")
 
     def __init__(
-        self, creation: Creation, config: Config, claimed: int | None, prepare_exec: Callable[[str], None]
+        self, creation: Creation | Order, config: Config, claimed: int | None, prepare_exec: Callable[[str], None]
     ) -> None:
         self._prepare_exec = prepare_exec
         self.creation = creation
@@ -61,7 +62,7 @@ class Begun:
         if self._child is not None or not self.creation.is_ready():
             return False
         self.finish()
-        self._prepare_exec(self.creation.directory.id)
+        self._prepare_exec(self.creation.id)
         return True
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, overload
 
 from pytest_ocirun.engine import cleanup, interpreter, profile
 from pytest_ocirun.engine.ahead import Ahead, Begun
+from pytest_ocirun.engine.builders import Builders
 from pytest_ocirun.engine.container import Container
 from pytest_ocirun.engine.idrange import FIRST, SIZE, Ranges
 from pytest_ocirun.errors import ConfigError, ContainerNotFound, OcirunError, ProtocolError
@@ -25,6 +26,7 @@ from pytest_ocirun.runtime.container import Runtime
 from pytest_ocirun.runtime.seccomp_default import default_filter
 from pytest_ocirun.runtime.spawner import ZygoteClient
 from pytest_ocirun.runtime.stdio import Stdio
+from pytest_ocirun.runtime.template import Template
 from pytest_ocirun.runtime.validate_process import validate_process
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 __tracebackhide__ = True  # in a failed test's traceback the test's own lines are what matters
 
 REQUIREMENTS = ("limits", "isolation")
+_TEMPLATES = 4
 _CONTROLLED = {"memory": "memory", "pids": "pids", "cpus": "cpu"}
 
 
@@ -65,13 +68,15 @@ class Engine:
         self._privileged = os.geteuid() == 0
         self._manager = detect.manager()
         self._refusals = {key: why for key, why in self._manager.availability().items() if why is not None}
-        self._builder = ZygoteClient(root)
-        self._builder.start()
-        self._joiner = self._builder
+        self._builders = Builders(root)
+        self._joiner = self._builders.first
         if stage.is_privileged():  # without root, only the user namespace that a container was made in can join it
             self._joiner = ZygoteClient(root)
             self._joiner.start()
-        self._ahead = Ahead(self._begin, self._drop, lambda begun: self._give_back(begun.claimed))
+        self._templates: list[tuple[Request, Template]] = []
+        # The builder makes them by itself where it would choose the same place for their cgroups as we do.
+        begin = self._order if self._privileged and self._manager.is_fixed else self._begin
+        self._ahead = Ahead(begin, self._drop, lambda begun: self._give_back(begun.claimed))
         self._leaving: list[tuple[str, Child, int | None]] = []
         self._failures: list[OcirunError] = []
         self._mappable: dict[int, bool] = {}
@@ -79,7 +84,7 @@ class Engine:
         self._ranges = Ranges(root)
         self._lock = threading.Lock()
         self._seccomp = default_filter()
-        self._runtime = Runtime(self._builder, root, joiner=self._joiner, manager=self._manager)
+        self._runtime = Runtime(self._builders.first, root, joiner=self._joiner, manager=self._manager)
         cleanup.sweep(self._runtime)
 
     @classmethod
@@ -161,7 +166,7 @@ class Engine:
         self._ahead.close()
         self._part(wait=True)
         self._joiner.close()
-        self._builder.close()
+        self._builders.close()
         self._manager.prune()
         for image in self._images.values():
             image.release()
@@ -195,6 +200,30 @@ class Engine:
             os.close(null)
         return Begun(creation, config, claimed, self._runtime.prepare_exec)
 
+    def _order(self, request: Request) -> Begun:
+        """As ``_begin`` for a holder, but all the work is the builder's."""
+        container_id = f"pytest-{os.getpid()}-{next(self._numbers)}"
+        mapping, claimed = self._mapping(request.image)
+        try:
+            template = self._template(request, mapping, claimed)
+            bundle, maker = f"{self._root}/{container_id}", self._builders.choose()
+            order = self._runtime.order(container_id, bundle, template, claimed, maker=maker)
+        except BaseException:
+            self._give_back(claimed)
+            raise
+        return Begun(order, order.config, claimed, self._runtime.prepare_exec)
+
+    def _template(self, request: Request, mapping: IDMapping, claimed: int | None) -> Template:
+        for known, template in self._templates:
+            if known == request:
+                return template
+        config = profile.build(request, mapping, self._seccomp, self._can_map)
+        validate_process(config.process, "container: process")
+        without_cgroup = self._require == "isolation"
+        template = Template(config, claimed, mapping.size, holder=True, without_cgroup=without_cgroup)
+        self._templates = [*self._templates[-_TEMPLATES + 1 :], (request, template)]
+        return template
+
     @overload
     def _finish(self, begun: Begun, *, ahead: Literal[False]) -> Container: ...
     @overload
@@ -208,7 +237,7 @@ class Engine:
             if ahead and isinstance(error, OcirunError):
                 return None
             raise
-        container_id = begun.creation.directory.id
+        container_id = begun.creation.id
         container = Container(
             self._runtime,
             container_id,
@@ -222,8 +251,8 @@ class Engine:
 
     def _drop(self, begun: Begun) -> None:
         if begun.is_finished:
-            self._runtime.remove(begun.creation.directory.id)
-            self._leaving.append((begun.creation.directory.id, begun.finish(), begun.claimed))
+            self._runtime.remove(begun.creation.id)
+            self._leaving.append((begun.creation.id, begun.finish(), begun.claimed))
         else:
             begun.creation.undo()
             self._give_back(begun.claimed)

@@ -25,7 +25,7 @@ from pytest_ocirun.oci import json_text
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, Self
 
 __tracebackhide__ = True  # in a failed test's traceback the test's own lines are what matters
 
@@ -63,6 +63,19 @@ class Child:
         self._removed = False
         self._status: int | None = None
         self._error: OcirunError | None = None
+
+    @classmethod
+    def adopt(cls, message: dict[str, Any], received: list[int]) -> Self:
+        """The child that another process has ``handed_over``."""
+        pidfd, reply = received
+        child = cls(fds.socket_of(reply))
+        child.pid, child.start_time, child.pidfd = message["pid"], message["start_time"], pidfd
+        child._ready = True
+        return child
+
+    def handed_over(self) -> tuple[dict[str, Any], list[int]]:
+        """What another process needs to ``adopt`` it, as a message and its fds; ``close`` it after they are sent."""
+        return {"pid": self.pid, "start_time": self.start_time}, [self.pidfd, self._reply.fileno()]
 
     def wait_ready(self) -> None:
         """Wait until the container is created; ``on_mounted`` is called when its mounts are there and it waits for us.

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 
-from pytest_ocirun.errors import HookFailed, KernelRefused, WrongStatus
+from pytest_ocirun.errors import HookFailed, WrongStatus
 from pytest_ocirun.linux import proc
 from pytest_ocirun.runtime import deletion, init, plan, state
 from pytest_ocirun.runtime.creation import Creation
+from pytest_ocirun.runtime.joining import Joining, surroundings
+from pytest_ocirun.runtime.order import Order
 from pytest_ocirun.runtime.record import Record, add_filter, describe
-from pytest_ocirun.runtime.spare import Spares
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pytest_ocirun.runtime.spawner import Spawner
     from pytest_ocirun.runtime.state import Directory
     from pytest_ocirun.runtime.stdio import Stdio
+    from pytest_ocirun.runtime.template import Template
 
 __tracebackhide__ = True  # in a failed test's traceback the test's own lines are what matters
 
@@ -64,15 +66,15 @@ class Runtime:
     ) -> None:
         self.root = root
         self._spawner = spawner
-        self._joiner = joiner or spawner
         self._manager = manager
         self._cache = cache or f"{root}/@seccomp"
         self._debug = debug
+        self._joining = Joining(joiner or spawner, self._print, self.state)
         self._run_hooks = run_hooks
         self._warn = warn
         self._change = change
         self._records: dict[str, Record] = {}
-        self._spares = Spares()
+        self._makers: dict[str, Spawner] = {}  # of what was ordered
         self._programs: dict[int, tuple[Seccomp, Program]] = {}
 
     def create(
@@ -129,7 +131,7 @@ class Runtime:
             creation.directory.write({**known, "pid": 0, "start_time": 0, "maker": proc.own()})
             creation.cgroup = self._cgroup(container_id, config, allow_none=without_cgroup)
             creation.program = self._program(config.linux.seccomp)
-            around = self._surroundings(container_id, creation.cgroup, stdio, bundle=bundle)
+            around = surroundings(container_id, creation.cgroup, self._spawner, stdio, bundle=bundle)
             around.holder, around.autostart = holder, start
             around.cgroups = creation.shown_cgroups()
             self._spawn_init(creation, stdio, around)
@@ -137,6 +139,23 @@ class Runtime:
             creation.undo(error)
             raise
         return creation
+
+    def order(
+        self, container_id: str, bundle: str, template: Template, first: int | None, *, maker: Spawner | None = None
+    ) -> Order:
+        """Have the zygote make a started container by itself; ``Order.finish`` has it.
+
+        Args:
+            container_id: a new id.
+            bundle: absolute path of the bundle.
+            template: what it is like.
+            first: the first host id of its range; None for the template's.
+            maker: the zygote, if not ``spawner``.
+        """
+        program = self._program(template.config.linux.seccomp)
+        maker = self._makers[container_id] = maker or self._spawner
+        reply = maker.make(container_id, bundle, template, first)
+        return Order(self, container_id, template.made_for(first), program, reply)
 
     def start(self, container_id: str) -> None:
         """Start a created container; returns when its program runs.
@@ -187,26 +206,7 @@ class Runtime:
         Raises:
             WrongStatus: the container does not run.
         """
-        record = self._running(container_id)
-        own = record.cgroup.child(tree) if tree and record.cgroup.join_files() else None
-        around = self._surroundings(container_id, own or record.place(below), stdio)
-        child: Child | None = None
-        try:
-            child = self._join(record, own, process, around, {} if process.terminal else stdio.slots())
-            if record.filter is not None and record.filter.listener is not None:
-                from pytest_ocirun.runtime import listener
-
-                listener.attach(child, record.filter.listener, self.state(container_id))
-            child.wait_spawned()
-        except BaseException as error:
-            if child is not None:
-                child.close()
-            if own is not None:
-                own.remove()
-            if isinstance(error, KernelRefused) and not proc.is_alive(*record.init):
-                raise WrongStatus(f"exec in container {container_id}: it ended meanwhile") from error
-            raise
-        return child, own
+        return self._joining.run(self._running(container_id), process, stdio, tree=tree, below=below)
 
     def prepare_exec(self, container_id: str) -> None:
         """Have a process join a container already and wait for the next ``exec``; does not wait for it.
@@ -214,16 +214,7 @@ class Runtime:
         Raises:
             WrongStatus: the container does not run.
         """
-        record = self._running(container_id)
-        around = self._surroundings(container_id, record.cgroup, None)
-        slots: dict[str, int] = {}
-        filters = add_filter(record.filter, around, slots)
-        try:
-            made = plan.spare_plan(record.config, record.init, around)
-            self._spares.add(container_id, self._joiner.spawn(made, slots))
-        finally:
-            for fd in filters:
-                os.close(fd)
+        self._joining.prepare(self._running(container_id))
 
     def kill(self, container_id: str, number: int) -> None:
         """Send a signal to a container's init.
@@ -249,8 +240,8 @@ class Runtime:
     def remove(self, container_id: str) -> None:
         """Have the zygote end and remove a container that it made; its init's ``wait_removed`` tells when it has."""
         self._records.pop(container_id, None)
-        self._spares.drop(container_id)
-        self._spawner.remove(container_id)
+        self._joining.drop(container_id)
+        self._makers.pop(container_id, self._spawner).remove(container_id)
 
     def state(self, container_id: str) -> dict[str, Any]:
         """The state of a container as the runtime-spec defines it, with rootfs, created and owner as runc adds."""
@@ -283,25 +274,6 @@ class Runtime:
                 raise WrongStatus(f"use container {container_id}: it is still being created")
             return Record.load(directory, document)
 
-    def _join(
-        self, record: Record, own: Cgroup | None, process: Process, around: plan.Surroundings, slots: dict[str, int]
-    ) -> Child:
-        """Spawn an exec's process, or have the container's spare become it if one waits."""
-        if plan.suits_spare(record.config, process) and (record.filter is None or record.filter.listener is None):
-            around.filter_flags = None if record.filter is None else record.filter.flags
-            procs = [path for path in own.join_files() if path not in record.cgroup.join_files()] if own else []
-            child = self._spares.run(record.id, plan.program_steps(process, around), slots, procs)
-            if child is not None:
-                return child
-        filters = add_filter(record.filter, around, slots)
-        try:
-            made = plan.exec_plan(process, record.config, record.init, around)
-            self._print(made)
-            return self._joiner.spawn(made, slots)
-        finally:
-            for fd in filters:
-                os.close(fd)
-
     def _running(self, container_id: str) -> Record:
         record = self.record(container_id)
         if not proc.is_alive(*record.init):
@@ -309,18 +281,6 @@ class Runtime:
                 f"exec in container {container_id}: it is stopped; exec needs a container that is created or running"
             )
         return record
-
-    def _surroundings(
-        self, container_id: str, cgroup: Cgroup, stdio: Stdio | None, *, bundle: str = ""
-    ) -> plan.Surroundings:
-        return plan.Surroundings(
-            id=container_id,
-            bundle=bundle,
-            procs=[] if cgroup.v2_dir else cgroup.join_files(),
-            cgroup_v2=cgroup.v2_dir,
-            die_with_spawner=self._spawner.die_with_spawner,
-            extra_fds=sorted(stdio.extra) if stdio else [],
-        )
 
     def _spawn_init(self, creation: Creation, stdio: Stdio, around: plan.Surroundings) -> None:
         config, directory = creation.config, creation.directory
@@ -350,6 +310,10 @@ class Runtime:
     def created(self, record: Record, directory: Directory, bundle: str) -> None:
         """Remember a container whose init is ready; for ``Creation``."""
         record.save(directory, bundle, maker=proc.own(), stays=not self._spawner.die_with_spawner)
+        self.remember(record)
+
+    def remember(self, record: Record) -> None:
+        """Keep what is known of a container that others made and saved; for ``Order``."""
         self._records[record.id] = record
 
     def hook_points(self, document: dict[str, Any]) -> Points:
@@ -358,11 +322,15 @@ class Runtime:
 
         return Points(document, self._run_hooks, self._warn)
 
+    def hand_over(self, container_id: str) -> None:
+        """Forget a container that from here on is another process's; for ``Workshop``."""
+        del self._records[container_id]
+
     def forget(self, container_id: str) -> None:
         """Forget a container that is gone."""
         self._records.pop(container_id, None)
-        self._spares.drop(container_id)
-        self._spawner.forget(container_id)
+        self._joining.drop(container_id)
+        self._makers.pop(container_id, self._spawner).forget(container_id)
 
     def _program(self, seccomp: Seccomp | None) -> Program | None:
         """The compiled filter; one document is compiled once, since a client uses it for every container."""

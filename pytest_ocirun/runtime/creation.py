@@ -55,6 +55,15 @@ class Creation:
 
         return hierarchies(self.config, self.cgroup)
 
+    @property
+    def id(self) -> str:
+        """The container's id."""
+        return self.directory.id
+
+    def news_fd(self) -> int:
+        """A fd that is readable when ``is_ready`` may have another answer."""
+        return -1 if self.child is None else self.child.reply_fd()
+
     def finish(self) -> Child:
         """Wait until the container is created (and runs, if it starts by itself), and remember it.
 

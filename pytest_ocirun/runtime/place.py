@@ -15,7 +15,7 @@ def join(pid: int, procs: list[str], *, born_in: str | None = None) -> None:
     """Move a process into cgroups and verify that the kernel counts it there.
 
     Args:
-        pid: the process.
+        pid: the process; 0 for the caller.
         procs: the cgroup.procs files, at most one for each hierarchy.
         born_in: the cgroup v2 directory that it was cloned into, if it was.
 
@@ -43,21 +43,21 @@ def verify(pid: int, wanted: set[str]) -> None:
     """Fail closed: a process that the kernel counts in another cgroup has no limits (CVE-2025-47291).
 
     Args:
-        pid: the process.
+        pid: the process; 0 for the caller.
         wanted: directories of cgroups, at most one for each hierarchy.
 
     Raises:
         ProcessLookupError: it has ended.
         OSError: EPERM, naming one of ``wanted`` that does not count it.
     """
-    with open(f"/proc/{pid}/cgroup", "rb") as file:
+    with open(f"/proc/{pid or 'self'}/cgroup", "rb") as file:
         found = [line.rstrip(b"\n").split(b":", 2)[2].decode("utf-8", "surrogateescape") for line in file]
     # There is one line per hierarchy, so each wanted directory must account for a line of its own.
     places = [path for path in found if path != "/" and any(directory.endswith(path) for directory in wanted)]
     lost = [directory for directory in wanted if not any(directory.endswith(path) for path in places)]
     if lost or len(places) < len(wanted):
         state = proc.stat(pid)
-        if state is None or state[0] in "ZX":
+        if pid and (state is None or state[0] in "ZX"):
             raise ProcessLookupError(errno.ESRCH, "the container ended meanwhile")
         where = min(lost or wanted)
         raise OSError(errno.EPERM, "the kernel counts the new process in another cgroup", where)

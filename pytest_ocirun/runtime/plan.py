@@ -177,7 +177,12 @@ def _joining_plan(
     config: Config, init: tuple[int, int], around: Surroundings, oom_score: int | None, rare: Rarities, then: list[Step]
 ) -> Plan:
     flags = sum(sched.NAMESPACES[each.type] for each in config.linux.namespaces if each.type != "pid")
-    enter: list[Step] = [*rare.first, *([["join_init", "init", flags]] if flags else [])]
+    # By itself, while it has the right to: a join may take long, and the spawner has others to serve. What is
+    # done to it from outside must find it there, though.
+    itself = bool(around.procs) and not rare.outside
+    enter: list[Step] = [*rare.first, *([["join_cgroups", around.procs]] if itself else [])]
+    if flags:
+        enter.append(["join_init", "init", flags])
     if config.linux.namespace("user"):
         enter.append(["become_root"])
     return {
@@ -188,7 +193,7 @@ def _joining_plan(
         "idmaps": None,
         "time_offsets": None,
         "affinity": rare.affinity,
-        "cgroups": {"procs": around.procs, "v2": around.cgroup_v2},
+        "cgroups": {"procs": [] if itself else around.procs, "v2": around.cgroup_v2},
         "oom_score": config.process.oom_score_adj if oom_score is None else oom_score,
         "outside": rare.outside,
         "enter": [*enter, ["new_session"], ["new_keyring", around.id], ["open_root"], *then],

@@ -14,6 +14,7 @@ import stat
 
 from pytest_ocirun.linux import caps, fds, netdev, prctl, sched, signals, tty, uts
 from pytest_ocirun.oci import json_text
+from pytest_ocirun.runtime import place
 from pytest_ocirun.runtime.idmap import setgroups_allowed, translate
 from pytest_ocirun.runtime.inside import open_inside
 from pytest_ocirun.runtime.steps import Context, operation, replay
@@ -28,6 +29,13 @@ def become_root(context: Context) -> None:
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
     prctl.set_dumpable(0)
+
+
+@operation("join the cgroups by {0}")
+def join_cgroups(context: Context, procs: list[str]) -> None:
+    """Join a running container's cgroups, and verify it."""
+    del context
+    place.join(0, procs)
 
 
 @operation("join the namespaces of {0} (flags {1:#x})")

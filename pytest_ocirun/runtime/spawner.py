@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from pytest_ocirun.runtime.spawn import Plan
+    from pytest_ocirun.runtime.template import Template
 
     class Spawner(Protocol):
         """Who clones."""
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
         def forget(self, container_id: str) -> None:
             """Be told that a container is gone."""
+
+        def make(self, container_id: str, bundle: str, template: Template, first: int | None) -> fds.Socket:
+            """Have a whole container made."""
 
 
 __tracebackhide__ = True  # in a failed test's traceback the test's own lines are what matters
@@ -60,6 +64,7 @@ class ZygoteClient:
         self._control: fds.Socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
+        self._known: set[int] = set()  # the templates that the zygote has
 
     def start(self) -> None:
         """Start the zygote without waiting for it: it gets ready while the client goes on."""
@@ -79,6 +84,11 @@ class ZygoteClient:
         )
         theirs.close()
         self._pending = ours
+
+    def is_ready(self) -> bool:
+        """Whether it would answer a first request at once."""
+        pending: fds.Socket | None = self.__dict__.get("_pending")
+        return self._control is not None or (pending is not None and fds.readable(pending.fileno()))
 
     def spawn(self, plan: Plan, slots: dict[str, int], owns: dict[str, Any] | None = None) -> Child:
         """Have ``plan`` spawned; see ``runtime.spawn``. The fds of ``slots`` stay the caller's.
@@ -101,6 +111,25 @@ class ZygoteClient:
             theirs.close()
             os.close(plan_fd)
         return Child(ours)
+
+    def make(self, container_id: str, bundle: str, template: Template, first: int | None) -> fds.Socket:
+        """Have a container made of ``template``; see ``workshop``. The socket given back tells its fate."""
+        ours, theirs = fds.seqpacket_pair()
+        passed = {"reply": theirs.fileno(), "null": os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)}
+        try:
+            if template.number not in self._known:
+                passed["config"] = fds.memfd("template", _written(template))
+            request = {"op": "make", "slots": list(passed), "id": container_id, "bundle": bundle}
+            self._send(request | {"template": template.number, "first": first}, list(passed.values()))
+            self._known.add(template.number)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            for name in passed.keys() - {"reply"}:
+                os.close(passed[name])
+        return ours
 
     def remove(self, container_id: str) -> None:
         """Have a container ended and removed; ``Child.wait_removed`` of its init tells when that is done."""
@@ -149,6 +178,13 @@ class ZygoteClient:
         del self._pending
 
 
+def _written(template: Template) -> bytes:
+    from pytest_ocirun.oci import codec
+
+    document = {name: getattr(template, name) for name in ("first", "size", "holder", "without_cgroup")}
+    return json_text.dumps({"config": codec.encode(template.config), **document}).encode()
+
+
 class LocalSpawner:
     """This process clones by itself; for the command line, which is single-threaded and stands on the stage.
 
@@ -183,3 +219,12 @@ class LocalSpawner:
     def forget(self, container_id: str) -> None:
         """Nothing is remembered here."""
         del container_id
+
+    def make(self, container_id: str, bundle: str, template: Template, first: int | None) -> fds.Socket:
+        """There is nobody else to make it meanwhile.
+
+        Raises:
+            Unsupported: always.
+        """
+        del bundle, template, first
+        raise Unsupported(f"have container {container_id} made meanwhile: this process makes containers itself")

@@ -7,6 +7,7 @@ that still runs is killed and what the containers owned is removed.
 Requests, each one SOCK_SEQPACKET message with fds:
 
     {"op": "spawn", "slots": [names of the fds, "plan" and "reply" among them], "owns": {...} or null}
+    {"op": "make", ...}             see ``workshop``
     {"op": "remove", "id": ...}     end the container, remove what it owns, and say "removed" on its init's reply socket
     {"op": "forget", "id": ...}     the client has removed the container; nothing of it is ours any more
 """
@@ -28,6 +29,9 @@ from pytest_ocirun.runtime.spawn import failure, spawn
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from pytest_ocirun.runtime.spawn import Plan
+    from pytest_ocirun.runtime.workshop import Workshop
 
 
 class _Process:
@@ -55,10 +59,13 @@ class Zygote:
 
     Args:
         control: the socket to the client.
+        root: the state root.
     """
 
-    def __init__(self, control: fds.Socket) -> None:
+    def __init__(self, control: fds.Socket, root: str) -> None:
         self._control = control
+        self._root = root
+        self._workshop: Workshop | None = None
         self._epoll = select.epoll()
         self._epoll.register(control.fileno(), select.EPOLLIN)
         self._processes: dict[int, _Process] = {}  # by pidfd
@@ -75,8 +82,10 @@ class Zygote:
 
     def _answer(self) -> bool:
         for fd, _events in self._epoll.poll():
-            if fd != self._control.fileno():
+            if fd in self._processes:
                 self._reap(self._processes[fd])
+            elif fd != self._control.fileno():
+                self._advance(fd)
             elif not self._request():
                 return False
         return True
@@ -90,7 +99,13 @@ class Zygote:
             return False
         request = json_text.loads(data)
         if request["op"] == "spawn":
-            self._spawn(request["owns"], dict(zip(request["slots"], received, strict=True)))
+            slots = dict(zip(request["slots"], received, strict=True))
+            plan_fd = slots.pop("plan")
+            plan = json_text.loads(fds.read_all(plan_fd))
+            os.close(plan_fd)
+            self._spawn(plan, slots, request["owns"])
+        elif request["op"] == "make":
+            self._make(request, dict(zip(request["slots"], received, strict=True)))
         elif request["id"] in self._inits:
             init = self._inits[request["id"]]
             if request["op"] == "forget":
@@ -99,10 +114,22 @@ class Zygote:
                 self._leave(init)
         return True
 
-    def _spawn(self, owns: dict[str, Any] | None, slots: dict[str, int]) -> None:
-        plan_fd = slots.pop("plan")
-        plan = json_text.loads(fds.read_all(plan_fd))
-        os.close(plan_fd)
+    def _make(self, request: dict[str, Any], slots: dict[str, int]) -> None:
+        if self._workshop is None:
+            from pytest_ocirun.runtime.workshop import Workshop
+
+            self._workshop = Workshop(self._root, self._spawn, self._forget_id)
+        fd = self._workshop.begin(request, slots)
+        if fd is not None:
+            self._epoll.register(fd, select.EPOLLIN)
+
+    def _advance(self, fd: int) -> None:
+        if self._workshop is not None and self._workshop.holds(fd):
+            self._epoll.unregister(fd)
+            if not self._workshop.advance(fd):
+                self._epoll.register(fd, select.EPOLLIN)
+
+    def _spawn(self, plan: Plan, slots: dict[str, int], owns: dict[str, Any] | None) -> None:
         reply = slots["reply"]
         if plan["holder"]:
             slots["holder"] = os.dup(self._holder)
@@ -149,6 +176,10 @@ class Zygote:
             answer = failure("remove the container", error)
         _tell(init, answer)
         self._forget(init)
+
+    def _forget_id(self, container_id: str) -> None:
+        if container_id in self._inits:
+            self._forget(self._inits[container_id])
 
     def _forget(self, init: _Process) -> None:
         if init.owns is not None:
@@ -198,7 +229,7 @@ def main() -> None:
         signals.handle(signals.SIGPIPE, signals.SIG_IGN)
         stage.take_place(root)
         prctl.set_name("ocirun-zygote")
-        server = Zygote(control)
+        server = Zygote(control, root)
         gc.disable()
         gc.freeze()
         fds.send(control, b'{"event": "started"}')

@@ -22,6 +22,7 @@ from pytest_ocirun.oci.process import Process, Rlimit, User
 from pytest_ocirun.oci.runtime import CPU, Config, Mount, Resources
 from pytest_ocirun.runtime import state
 from pytest_ocirun.runtime.cgroups.detect import layout
+from pytest_ocirun.runtime.joining import surroundings
 from pytest_ocirun.runtime.plan import exec_plan
 from pytest_ocirun.runtime.stdio import Stdio
 from tests.boxes import LIMITS, PATH, Bare, confined
@@ -46,7 +47,7 @@ boxes = [engine.launch(request) for _number in range(3)]
 for box in boxes[:2]:
     threading.Thread(target=box.exec, args=(["sh", "-c", "setsid sleep 600 & sleep 600"],), daemon=True).start()
 time.sleep(0.2)
-zygotes = [spawner._process.pid for spawner in (engine._builder, engine._joiner)]
+zygotes = [spawner._process.pid for spawner in (engine._builders.first, engine._joiner)]
 print(json.dumps({{"zygotes": zygotes, "inits": [box.pid for box in boxes]}}), flush=True)
 if {churn}:
     while True:
@@ -332,7 +333,7 @@ def test_a_client_that_goes_during_a_spawn(bare: Bare, busybox_rootfs: Path) -> 
     child = bare.create(confined(busybox_rootfs), name=name, holder=True)
     bare.runtime.start(name)
     record = bare.runtime.record(name)
-    around = bare.runtime._surroundings(name, record.cgroup, Stdio(0, 0, 0))
+    around = surroundings(name, record.cgroup, bare.spawner, Stdio(0, 0, 0))
     process = Process(args=["sleep", "66"], cwd="/", user=User(uid=0, gid=0), env=[f"PATH={PATH}"])
     null = os.open(os.devnull, os.O_RDWR)
     plan = exec_plan(process, record.config, record.init, around)
@@ -349,7 +350,7 @@ def test_a_client_that_goes_during_a_spawn(bare: Bare, busybox_rootfs: Path) -> 
     bare.end(name, child)
 
 
-@pytest.mark.parametrize("which", ["_builder", "_joiner"])
+@pytest.mark.parametrize("which", ["builder", "joiner"])
 def test_a_killed_zygote_is_named(tmp_path: Path, busybox_tarball: Path, which: str) -> None:
     """When a zygote is killed, what needs it says so, nothing hangs, and closing leaves nothing."""
     require = "limits" if lack("cgroup") is None else "isolation"
@@ -358,14 +359,14 @@ def test_a_killed_zygote_is_named(tmp_path: Path, busybox_tarball: Path, which: 
     try:
         box = engine.launch(request)
         assert box.exec(["true"]).ok
-        zygote = getattr(engine, which)._process
-        alone = engine._joiner is not engine._builder
+        zygote = (engine._joiner if which == "joiner" else engine._builders.first)._process
+        alone = engine._joiner is not engine._builders.first
         assert zygote is not None
         zygote.kill()
         zygote.wait()
         with pytest.raises((ProtocolError, WrongStatus), match=r"zygote|stopped|ended"):
             until(lambda: box.exec(["true"]) is None, "the exec fails")
-        if which == "_builder" or not alone:
+        if which == "builder" or not alone:
             with pytest.raises(ProtocolError, match="zygote"):
                 engine.launch(request)
         else:

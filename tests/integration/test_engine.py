@@ -1,6 +1,7 @@
 """The engine: many containers at once, containers ahead, requests as wholes."""
 
 import os
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -12,6 +13,7 @@ from pytest_ocirun.engine.engine import Engine
 from pytest_ocirun.engine.request import Bind, Request
 from pytest_ocirun.errors import ConfigError, ImageError, KernelRefused, OcirunError
 from pytest_ocirun.images.image import Image
+from pytest_ocirun.linux import proc
 from pytest_ocirun.runtime import state
 from tests.boxes import LIMITS, PATH, Bare, Launch, shell
 from tests.requires import lack, requires
@@ -179,7 +181,7 @@ def test_the_handle_is_a_context_manager(launch: Launch) -> None:
         raise ZeroDivisionError
 
     assert box.counters().pids_limit_hits == 0
-    assert not os.path.exists(f"/proc/{box.pid}") or Path(f"/proc/{box.pid}/stat").read_text().split()[2] in "ZX"
+    assert (proc.stat(box.pid) or "X")[0] in "ZX"
 
 
 def test_an_unknown_requirement() -> None:
@@ -195,6 +197,56 @@ def test_images_are_opened_once(engine: Engine, image: Image, busybox_tarball: P
         engine.image("/no/such/image.tar")
 
 
+@requires("root")
+def test_containers_ahead_are_the_builders_own_work(launch: Launch, engine: Engine) -> None:
+    """They have ids of their own, are known to the command line, and their tests find what the first one's found."""
+    look = "cat /proc/self/uid_map /proc/self/cgroup /proc/self/mountinfo | sed s,ocirun[^\\ ]*,,; env; ulimit -a"
+    seen, worlds = set(), []
+    for _turn in range(8):
+        box = launch()
+        maps = Path(f"/proc/{box.pid}/uid_map").read_text(encoding="ascii").split()[1]
+        world = shell(box, look)
+        worlds.append(without_numbers(world))
+        shown = engine._runtime.state(box.id)
+        seen.add((box.id, box.pid, maps))
+        assert (shown["id"], shown["status"], shown["pid"]) == (box.id, "running", box.pid)
+
+    assert all(len({each[index] for each in seen}) == 8 for index in range(3))
+    assert set(worlds) == {worlds[0]}
+    assert engine._templates
+
+
+@requires("root")
+def test_a_container_that_cannot_be_made_ahead(engine: Engine, busybox_tarball: Path, tmp_path: Path) -> None:
+    """What the builder meets by itself is met again by the launch that needs the container, and told as ever."""
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    shutil.unpack_archive(busybox_tarball, copy, filter="tar")
+    request = Request(image=engine.image(str(copy)), limits=LIMITS, env={"PATH": PATH})
+    use(engine, request, times=4)
+    rootfs = request.image.rootfs
+    hidden = rootfs.with_name("hidden")
+    rootfs.rename(hidden)
+    try:
+        with pytest.raises(OcirunError, match=re.escape(str(rootfs))):
+            use(engine, request, times=10)
+    finally:
+        hidden.rename(rootfs)
+    use(engine, request, times=1)
+
+
+def use(engine: Engine, request: Request, *, times: int) -> None:
+    """Launch, exec, delete."""
+    for _turn in range(times):
+        with engine.launch(request) as box:
+            assert box.exec(["true"]).ok
+
+
+def without_numbers(text: str) -> str:
+    """A text with every number replaced: ids of mounts and of the host's."""
+    return re.sub(r"[0-9]+", "N", text)
+
+
 def test_closing_ends_everything(tmp_path: Path, busybox_tarball: Path) -> None:
     """After close nothing runs, nothing is left, and a second close does nothing."""
     require = "limits" if lack("cgroup") is None else "isolation"
@@ -204,7 +256,7 @@ def test_closing_ends_everything(tmp_path: Path, busybox_tarball: Path) -> None:
     for box in boxes:
         box.exec(["sh", "-c", "setsid sleep 60 & true"])
     pids = [box.pid for box in boxes]
-    zygotes = [client._process.pid for client in (engine._builder, engine._joiner) if client._process]
+    zygotes = [client._process.pid for client in (engine._builders.first, engine._joiner) if client._process]
     engine.close()
     engine.close()
 

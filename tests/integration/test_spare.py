@@ -79,7 +79,7 @@ def test_a_program_that_is_not_there_is_named(bare: Bare, name: str) -> None:
 def test_a_spare_that_was_killed_is_not_missed(bare: Bare, name: str) -> None:
     """What runs in the container may end it; the exec goes the ordinary way then."""
     bare.runtime.prepare_exec(name)
-    child = bare.runtime._spares._waiting[name]
+    child = bare.runtime._joining._spares._waiting[name]
     child.wait_spawned()
     os.kill(child.pid, signal.SIGKILL)
     assert fds.readable(child.pidfd, 5)
@@ -94,7 +94,7 @@ def test_a_spare_that_was_killed_is_not_missed(bare: Bare, name: str) -> None:
 def test_root_of_the_container_cannot_look_into_a_spare(bare: Bare, name: str) -> None:
     """It is not dumpable: memory, environment, fds and root of the waiting Python are out of reach."""
     bare.runtime.prepare_exec(name)
-    child = bare.runtime._spares._waiting.pop(name)  # the exec below is an ordinary one, beside it
+    child = bare.runtime._joining._spares._waiting.pop(name)  # the exec below is an ordinary one, beside it
     try:
         child.wait_spawned()
         deadline = time.monotonic() + 5
@@ -119,7 +119,7 @@ def test_an_unused_spare_ends_with_its_container(bare: Bare, busybox_rootfs: Pat
     """Nothing of it is left when the container is deleted."""
     with bare.holder(confined(busybox_rootfs, "true")) as name:
         bare.runtime.prepare_exec(name)
-        child = bare.runtime._spares._waiting[name]
+        child = bare.runtime._joining._spares._waiting[name]
         child.wait_spawned()
         pid, pidfd = child.pid, os.pidfd_open(child.pid)
     ended = fds.readable(pidfd, 5)

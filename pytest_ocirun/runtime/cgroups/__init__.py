@@ -218,6 +218,9 @@ class Cgroup:
 class Manager:
     """Makes cgroups in one layout."""
 
+    is_fixed = True
+    """Whether any process of this user would make them at the same place, wherever it lives itself."""
+
     def availability(self) -> dict[str, Refusal | None]:
         """Say which of ``memory``, ``pids``, ``cpu`` and ``cpuset`` can be limited (None), or why not."""
         raise NotImplementedError

@@ -45,6 +45,7 @@ class V2Manager(Manager):
     def __init__(self, mount: str, place: Place) -> None:
         self._mount = mount
         self._place = place
+        self.is_fixed = place.privileged
 
     def availability(self) -> dict[str, Refusal | None]:
         """See ``Manager``."""
