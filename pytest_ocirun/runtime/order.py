@@ -64,7 +64,8 @@ class Order:
         child = Child.adopt(message, received)
         cgroup = Cgroup.from_paths(message["cgroups"])
         init = (child.pid, child.start_time)
-        self._runtime.remember(Record(self.id, self.config, init, cgroup, Filter.of(self._program, self.config.linux.seccomp)))
+        loaded = Filter.of(self._program, self.config.linux.seccomp)
+        self._runtime.remember(Record(self.id, self.config, init, cgroup, loaded))
         return child
 
     def is_ready(self) -> bool:
