@@ -50,6 +50,7 @@ VERBS = {
     "start": "run the program of a created container",
     "state": "print the state of a container",
     "stop": "end a container: a signal, time to act on it, SIGKILL",
+    "update": "change the limits of a container",
 }
 SPEC_VERSION = "1.2.0"
 """Of the OCI runtime specification, for ``--version``; a test holds it to what ``spec`` writes."""

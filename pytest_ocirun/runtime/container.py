@@ -10,7 +10,7 @@ import os
 
 from pytest_ocirun.errors import HookFailed, WrongStatus
 from pytest_ocirun.linux import proc
-from pytest_ocirun.runtime import deletion, init, plan, state
+from pytest_ocirun.runtime import allotment, deletion, init, plan, state
 from pytest_ocirun.runtime.creation import Creation
 from pytest_ocirun.runtime.joining import Joining, surroundings
 from pytest_ocirun.runtime.order import Order
@@ -129,7 +129,7 @@ class Runtime:
         try:
             known = describe(container_id, bundle, config)
             creation.directory.write({**known, "pid": 0, "start_time": 0, "maker": proc.own()})
-            creation.cgroup = self._cgroup(container_id, config, allow_none=without_cgroup)
+            creation.cgroup = allotment.make(self._cgroups(), container_id, config, allow_none=without_cgroup)
             creation.program = self._program(config.linux.seccomp)
             around = surroundings(container_id, creation.cgroup, self._spawner, stdio, bundle=bundle)
             around.holder, around.autostart = holder, start
@@ -341,14 +341,6 @@ class Runtime:
 
             self._programs[id(seccomp)] = (seccomp, load_or_compile(seccomp, self._cache))
         return self._programs[id(seccomp)][1]
-
-    def _cgroup(self, container_id: str, config: Config, *, allow_none: bool) -> Cgroup:
-        manager, resources = self._cgroups(), config.linux.resources
-        if resources.devices or config.linux.namespace("user") is None:
-            from pytest_ocirun.runtime.device_access import enforceable
-
-            resources = enforceable(config, manager)
-        return manager.create(config.linux.cgroups_path or None, container_id, resources, allow_none=allow_none)
 
     def _cgroups(self) -> Manager:
         if self._manager is None:

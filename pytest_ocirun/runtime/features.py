@@ -10,7 +10,7 @@ from pytest_ocirun import __version__
 from pytest_ocirun.linux import caps, sched
 from pytest_ocirun.oci.codec import fields
 from pytest_ocirun.oci.runtime import Hooks
-from pytest_ocirun.runtime import mount_options, seccomp_terms, tuning_terms, unsupported
+from pytest_ocirun.runtime import mount_options, seccomp_terms, tuning_terms
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def document() -> dict[str, Any]:
     return {
         "ociVersionMin": OLDEST,
         "ociVersionMax": NEWEST,
-        "hooks": [field.key for field in fields(Hooks) if _acts_on(f"hooks.{field.name}")],
+        "hooks": [field.key for field in fields(Hooks)],
         "mountOptions": sorted(mount_options.known_options()),
         "linux": _linux(),
         "annotations": {f"{_OWN_ANNOTATIONS}version": __version__},
@@ -40,30 +40,15 @@ def _linux() -> dict[str, Any]:
     return {
         "namespaces": sorted(sched.NAMESPACES),
         "capabilities": list(caps.NAMES),
-        "cgroup": {
-            "v1": True,
-            "v2": True,
-            "systemd": False,
-            "systemdUser": False,
-            "rdma": _acts_on("linux.resources.rdma"),
-        },
+        "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": True},
         "seccomp": _seccomp(),
         "apparmor": {"enabled": True},
         "selinux": {"enabled": True},
-        "intelRdt": _intel_rdt(),
+        "intelRdt": {"enabled": True, "schemata": True, "monitoring": True},
         "memoryPolicy": {"modes": sorted(tuning_terms.MEMORY_MODES), "flags": sorted(tuning_terms.MEMORY_FLAGS)},
-        "mountExtensions": {"idmap": {"enabled": _acts_on("mounts[].uid_mappings")}},
-        "netDevices": {"enabled": _acts_on("linux.net_devices")},
+        "mountExtensions": {"idmap": {"enabled": True}},
+        "netDevices": {"enabled": True},
     }
-
-
-def _intel_rdt() -> dict[str, bool]:
-    acts = _acts_on("linux.intel_rdt")
-    return {"enabled": acts, "schemata": acts, "monitoring": acts}
-
-
-def _acts_on(attribute: str) -> bool:
-    return attribute not in unsupported.CONFIG.split()
 
 
 def _seccomp() -> dict[str, Any]:

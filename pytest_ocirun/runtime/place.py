@@ -10,13 +10,15 @@ import os
 
 from pytest_ocirun.linux import proc
 
+PROCS = "cgroup.procs"
+
 
 def join(pid: int, procs: list[str], *, born_in: str | None = None) -> None:
     """Move a process into cgroups and verify that the kernel counts it there.
 
     Args:
         pid: the process; 0 for the caller.
-        procs: the cgroup.procs files, at most one for each hierarchy.
+        procs: the cgroup.procs files, at most one for each hierarchy; files of other names are not verified.
         born_in: the cgroup v2 directory that it was cloned into, if it was.
 
     Raises:
@@ -25,7 +27,7 @@ def join(pid: int, procs: list[str], *, born_in: str | None = None) -> None:
     """
     for path in procs:
         write(path, str(pid))
-    wanted = {os.path.dirname(path) for path in procs} | ({born_in} if born_in else set())
+    wanted = {os.path.dirname(path) for path in procs if path.endswith(PROCS)} | ({born_in} if born_in else set())
     if wanted:
         verify(pid, wanted)
 

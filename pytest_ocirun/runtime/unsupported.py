@@ -18,11 +18,6 @@ if TYPE_CHECKING:
 
     from pytest_ocirun.oci.runtime import Config, Mount
 
-CONFIG = """
-    linux.intel_rdt
-"""
-"""Attributes of a configuration that must be absent; ``[]`` stands for each item of a list."""
-
 _ABSENT: tuple[object, ...] = (None, "", [], {})
 
 
@@ -35,8 +30,6 @@ def refuse_unsupported(config: Config) -> None:
     Raises:
         Unsupported: the message begins with the property's path.
     """
-    for attribute in CONFIG.split():
-        _refuse_present(config, attribute, "$")
     if config.linux.namespace("mount") is None:
         raise Unsupported("$.linux.namespaces: a container in the runtime's own mount namespace is not supported")
     for index, mount in enumerate(config.mounts):
@@ -73,11 +66,6 @@ def _place(document: Document, names: str, path: str) -> str:
         path = f"{path}.{next(field.key for field in fields(type(document)) if field.name == name)}"
         document = getattr(document, name)
     return path
-
-
-def _refuse_present(document: Document, attribute: str, path: str) -> None:
-    for place, _value in select(document, attribute, path):
-        raise Unsupported(f"{place}: not supported yet", hint="remove it, or use another OCI runtime")
 
 
 def _refuse_mount(mount: Mount, path: str) -> None:

@@ -29,7 +29,7 @@ from pytest_ocirun.runtime.validate_process import (
     one_of,
     process_warnings,
 )
-from pytest_ocirun.runtime.validate_resources import check_resources, resource_warnings
+from pytest_ocirun.runtime.validate_resources import check_rdt, check_resources, resource_warnings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -259,6 +259,8 @@ def _check_rarities(config: Config) -> None:
 
 def _check_resources(config: Config) -> None:
     check_resources(config.linux.resources, "$.linux.resources")
+    if config.linux.intel_rdt is not None:
+        check_rdt(config.linux.intel_rdt, "$.linux.intelRdt")
 
 
 def _check_seccomp(config: Config) -> None:

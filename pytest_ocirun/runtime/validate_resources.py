@@ -11,7 +11,7 @@ from pytest_ocirun.runtime.validate_process import U32, U64, check_ranges, one_o
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pytest_ocirun.oci.runtime import CPU, BlockIO, DeviceRule, HugepageLimit, Memory, Resources
+    from pytest_ocirun.oci.runtime import CPU, BlockIO, DeviceRule, HugepageLimit, IntelRdt, Memory, Resources
 
 _POSITIVE = (1, 2**63 - 1)
 _LIMIT = (-1, 2**63 - 1)
@@ -76,6 +76,21 @@ def check_resources(resources: Resources, path: str) -> None:
         controller, _, rest = name.partition(".")
         if not controller or not rest or "/" in name:
             raise ConfigError(f"{member(f'{path}.unified', name)}: must name a file such as memory.high")
+
+
+def check_rdt(rdt: IntelRdt, path: str) -> None:
+    """Raise ConfigError for the first property of ``intelRdt`` that makes no sense."""
+    if (
+        rdt.clos_id in (".", "..", "info", "mon_groups", "mon_data")
+        or "/" in rdt.clos_id[1:]
+        or rdt.clos_id[:1] == "/" < rdt.clos_id
+    ):
+        raise ConfigError(f"{path}.closID: must be a single name or '/', got {rdt.clos_id!r}")
+    for key, text in (("l3CacheSchema", rdt.l3_cache_schema), ("memBwSchema", rdt.mem_bw_schema)):
+        if text.endswith("\n") or (key == "memBwSchema" and "\n" in text):
+            raise ConfigError(f"{path}.{key}: must not contain a newline, got {text!r}")
+    if rdt.mem_bw_schema and not rdt.mem_bw_schema.startswith("MB:"):
+        raise ConfigError(f"{path}.memBwSchema: must begin with 'MB:', got {rdt.mem_bw_schema!r}")
 
 
 def resource_warnings(resources: Resources, path: str) -> list[str]:

@@ -120,6 +120,12 @@ def restore(paths: dict[str, Any]) -> Cgroup:
     """
     from . import tree
 
+    if "resctrl" in paths:
+        from .resctrl import Classed, Group
+
+        paths = dict(paths)
+        group = Group(**paths.pop("resctrl"))
+        return Classed(restore(paths), group)
     try:
         version, dirs, made = paths["version"], dict(paths["dirs"]), list(paths["made"])
         for path in (*dirs.values(), *made):

@@ -12,9 +12,10 @@ from pytest_ocirun.oci.process import load_process
 from pytest_ocirun.oci.runtime import Config, load_config
 from pytest_ocirun.runtime import defaults
 from pytest_ocirun.runtime.sysctls import sysctl_path
-from pytest_ocirun.runtime.unsupported import CONFIG, select
+from pytest_ocirun.runtime.unsupported import select
 from pytest_ocirun.runtime.validate import validate
 from pytest_ocirun.runtime.validate_process import validate_process
+from pytest_ocirun.runtime.validate_resources import BLOCK_RANGES, RANGES
 
 MAPPING = {"containerID": 0, "hostID": 100000, "size": 65536}
 BIND = {"destination": "/x", "source": "/y", "options": ["bind"]}
@@ -259,6 +260,10 @@ def test_sensible_configuration(changes: dict[str, Any]) -> None:
         ({"linux.resources.rdma": {"m": {"hcaHandles": -1}}}, '$.linux.resources.rdma["m"].hcaHandles: expected 0'),
         ({"linux.resources.network": {"classID": 2**32}}, "$.linux.resources.network.classID: expected 0"),
         ({"linux.resources.unified": {"../memory.max": "1"}}, '$.linux.resources.unified["../memory.max"]: must'),
+        ({"linux.intelRdt": {"closID": "a/b"}}, "$.linux.intelRdt.closID: must be a single name"),
+        ({"linux.intelRdt": {"closID": ".."}}, "$.linux.intelRdt.closID: must be a single name"),
+        ({"linux.intelRdt": {"memBwSchema": "L3:0=f"}}, "$.linux.intelRdt.memBwSchema: must begin with 'MB:'"),
+        ({"linux.intelRdt": {"memBwSchema": "MB:0=5\nMB:1=5"}}, "$.linux.intelRdt.memBwSchema: must not contain"),
         ({"linux.resources.unified": {"memory": "1"}}, '$.linux.resources.unified["memory"]: must name a file'),
         ({"linux.resources.devices+": {"allow": True, "type": "p"}}, "$.linux.resources.devices[1].type: 'p' is none"),
         ({"linux.resources.devices+": {"allow": True, "access": "x"}}, "$.linux.resources.devices[1].access: "),
@@ -282,7 +287,6 @@ def test_nonsense(changes: dict[str, Any], message: str) -> None:
     [
         ({"mounts+": {**BIND, "options": ["bind", "src-nofollow"]}}, "$.mounts[7].options: not supported for bind"),
         (NO_NAMESPACES, "$.linux.namespaces: a container in the runtime's own mount namespace"),
-        ({"linux.intelRdt": {}}, "$.linux.intelRdt: "),
     ],
 )
 def test_not_done_yet(changes: dict[str, Any], message: str) -> None:
@@ -294,10 +298,12 @@ def test_not_done_yet(changes: dict[str, Any], message: str) -> None:
 
 
 def test_tables_name_attributes_that_exist() -> None:
-    """A misspelt line would refuse nothing."""
-    config = _config({})
-    for attribute in CONFIG.split():
-        assert list(select(config, attribute)) == []
+    """A misspelt line would check nothing."""
+    config = _config({"linux.resources.blockIO": {}})
+    for attribute, _range in RANGES:
+        assert list(select(config.linux.resources, attribute)) == []
+    for attribute, _range in BLOCK_RANGES:
+        assert list(select(config.linux.resources.block_io or config, attribute)) == []
 
 
 def test_select_follows_lists() -> None:
