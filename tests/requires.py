@@ -258,6 +258,23 @@ def seccomp() -> Lack | None:
 
 
 @_probe
+def usher() -> Lack | None:
+    """Memory files that can be executed, on a machine that the usher is written for."""
+    if os.uname().machine not in {"x86_64", "aarch64"}:
+        return Lack(f"an usher for {os.uname().machine}", kernel=True)
+    memory = os.memfd_create("true", os.MFD_CLOEXEC)
+    try:
+        with open(shutil.which("true", path=SBIN_PATH) or "/bin/true", "rb") as program:
+            os.write(memory, program.read())
+        done = subprocess.run([f"/proc/self/fd/{memory}"], pass_fds=[memory], check=False, capture_output=True)
+    except OSError as error:
+        return Lack(f"executable memory files: {error}", kernel=True)
+    finally:
+        os.close(memory)
+    return Lack("executable memory files", kernel=True) if done.returncode else None
+
+
+@_probe
 def idmap() -> Lack | None:
     """An idmapped clone of a directory of the temporary file system."""
     if os.geteuid():

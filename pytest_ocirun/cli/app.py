@@ -1,9 +1,8 @@
 """From argv to a verb, and from what it raises to an exit status.
 
-Two processes may do this. The first one, which the user started, does most verbs itself. Verbs that make a
-process (create, run, exec) need another place to stand: ``runtime.stage`` replaces the first process by a
-bare interpreter that no container can reach, which runs ``cli.staged`` with the same words and the first
-one's settings. Must not know: what any verb does.
+Verbs that make a process (create, run, exec) may need another place to stand: ``runtime.stage`` replaces the process
+that the user started by a bare interpreter that no container can reach, which runs ``cli.staged`` with the same words
+and the first one's settings. Without root that is always so, and known at once. Must not know: what any verb does.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from pytest_ocirun.cli.settings import Settings
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import NoReturn, Protocol
+    from typing import Protocol
 
     from pytest_ocirun.cli.options import Verb
 
@@ -55,7 +54,6 @@ VERBS = {
 SPEC_VERSION = "1.2.0"
 """Of the OCI runtime specification, for ``--version``; a test holds it to what ``spec`` writes."""
 
-SEPARATOR = "--"
 _EXEC_FAILED = 255
 
 
@@ -96,25 +94,28 @@ def _first(words: Sequence[str], settings: Settings, journal: Journal) -> int:
         return flush(journal)
     try:
         if command.VERB.staged:
-            _enter_stage(command, given, words, settings)
+            _prepare_making(command, given, words, settings)
         code = command.run(given, settings, journal)
         return code or flush(journal)
     except BaseException as error:  # noqa: BLE001 - as above
         return journal.failure(error, error_code(words[0]))
 
 
-def _enter_stage(command: Command, given: Given, words: Sequence[str], settings: Settings) -> NoReturn:
-    from pytest_ocirun.runtime import stage
+def _prepare_making(command: Command, given: Given, words: Sequence[str], settings: Settings) -> None:
+    from pytest_ocirun.cli.core import enter_stage
+    from pytest_ocirun.cli.signals import end_by_unwinding
+    from pytest_ocirun.runtime.stage import is_privileged
 
-    settings.privileged = stage.is_privileged()
+    settings.privileged = is_privileged()
+    settings.words = words
+    if settings.privileged:
+        end_by_unwinding()
+        return
     prepare = getattr(command, "before_stage", None)
     if prepare is not None:
         prepare(given, settings)
     find_container = getattr(command, "container_to_enter", None)
-    container = find_container(given, settings) if find_container else None
-    argv = [*settings.words(), SEPARATOR, *words]
-    stage.enter("pytest_ocirun.cli.staged", *argv, container=container, subids=settings.subids)
-    raise AssertionError("stage.enter does not return")
+    enter_stage(settings, find_container(given, settings) if find_container else None)
 
 
 def find_command(name: str) -> Command:
@@ -151,7 +152,8 @@ def _help(words: Sequence[str]) -> str:
 def flush(journal: Journal) -> int:
     """Find out now whether what was printed could be written: later only a traceback could tell."""
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:  # Python has none where fd 1 was closed
+            sys.stdout.flush()
     except OSError as error:
         return journal.failure(error)
     return 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from pytest_ocirun.cli import stdio
-from pytest_ocirun.cli.core import runtime_of, take_place
+from pytest_ocirun.cli.core import Footing
 from pytest_ocirun.cli.options import Option
 from pytest_ocirun.errors import ConfigError, OcirunError
 
@@ -50,11 +50,18 @@ class Making:
 
         self.id = given.arguments[0]
         self._settings = settings
-        self._journal = journal
         state.check_id(self.id)
         self._bundle = _real_directory(given.text("bundle", "."))
         self.config = _read_config(self._bundle)
-        for warning in validate(self.config):
+        warnings = validate(self.config)
+        state.ensure_root(settings.root)
+        self._less = [name for name in ("no-pivot", "no-new-keyring") if given.on(name)]
+        self._footing = Footing(settings, journal, self._change if self._less else None)
+        program = self._footing.runtime.program(self.config.linux.seccomp)
+        self._footing.choose(
+            self.config, self.config.process, program, before_stage=lambda: before_stage(given, settings)
+        )
+        for warning in warnings:
             journal.warning(warning)
         _check_root(self._bundle, self.config)
         if any(vars(self.config.hooks).values()) and settings.outside < 0:
@@ -68,7 +75,6 @@ class Making:
             from pytest_ocirun.runtime.cgroups import systemd
 
             systemd.refuse(self.config.linux.cgroups_path, self.id)
-        self._less = [name for name in ("no-pivot", "no-new-keyring") if given.on(name)]
         self._surface = stdio.Surface(given, settings, self.config.process, detached=detached)
 
     def create(self) -> tuple[Runtime, Child]:
@@ -77,8 +83,8 @@ class Making:
         Raises:
             ContainerExists, KernelRefused, Unsupported: as ``Runtime.create``.
         """
-        runtime = runtime_of(self._settings, self._journal, self._change if self._less else None)
-        take_place(self._settings)
+        runtime = self._footing.runtime
+        self._footing.take()
         child = runtime.create(
             self.id, self._bundle, self.config, self._surface.stdio, without_cgroup=self._settings.without_cgroup
         )

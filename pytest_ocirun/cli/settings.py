@@ -41,12 +41,14 @@ class Settings:
         rootless: ``true``, ``false`` or ``auto``.
         listen_fds: how many fds systemd's socket activation passed to us.
         systemd_cgroup: whether systemd is to make the cgroups.
-        privileged: whether the stage is without a user namespace; known on the stage only.
+        privileged: whether no user namespace is needed to make a container; known to verbs that do.
         outside: fd of the socket to who runs hooks for a process on the stage, or -1.
         subids: without root, whether ids of subuid(5) are to be mapped for the stage; known before it only.
+        staged: whether this process is on the stage.
+        words: the verb and all that follows it; known before the stage only.
     """
 
-    __slots__ = (
+    _PASSED = (
         "debug",
         "listen_fds",
         "log",
@@ -55,9 +57,9 @@ class Settings:
         "privileged",
         "root",
         "rootless",
-        "subids",
         "systemd_cgroup",
     )
+    __slots__ = (*_PASSED, "staged", "subids", "words")
 
     def __init__(
         self,
@@ -72,6 +74,8 @@ class Settings:
         privileged: bool = False,
         outside: int = -1,
         subids: bool = False,
+        staged: bool = False,
+        words: Sequence[str] = (),
     ) -> None:
         self.root = root
         self.log = log
@@ -83,15 +87,17 @@ class Settings:
         self.privileged = privileged
         self.outside = outside
         self.subids = subids
+        self.staged = staged
+        self.words = words
 
     @property
     def without_cgroup(self) -> bool:
         """Whether a container may do without cgroups where none can be had; asked on the stage."""
         return self.rootless == "true" or (self.rootless == "auto" and not _in_initial_user_namespace())
 
-    def words(self) -> list[str]:
+    def as_words(self) -> list[str]:
         """All of them as plain words, for the staged process."""
-        return [f"{name}={getattr(self, name)}" for name in self.__slots__]
+        return [f"{name}={getattr(self, name)}" for name in self._PASSED]
 
     @classmethod
     def of_words(cls, words: Sequence[str]) -> Settings:
@@ -107,6 +113,7 @@ class Settings:
             systemd_cgroup=found["systemd_cgroup"] == "True",
             privileged=found["privileged"] == "True",
             outside=int(found["outside"]),
+            staged=True,
         )
 
 

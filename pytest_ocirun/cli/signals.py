@@ -9,12 +9,13 @@ import os
 import select
 
 from pytest_ocirun.cli.options import Usage, decimal
+from pytest_ocirun.cli.report import Interrupted
 from pytest_ocirun.linux import signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Any, Self
+    from typing import Any, NoReturn, Self
 
 ENDING = (signals.SIGHUP, signals.SIGINT, signals.SIGQUIT, signals.SIGTERM)
 _MOST = 64
@@ -81,6 +82,19 @@ def ignore_ending() -> None:
     """Too late: what was asked for is done."""
     for number in ENDING:
         signals.handle(number, signals.SIG_IGN)
+
+
+def end_by_unwinding() -> None:
+    """From now on what asks us to end raises ``Interrupted``, unless our caller had it ignored."""
+    for number in ENDING:
+        if signals.handler_of(number) != signals.SIG_IGN:
+            signals.handle(number, _interrupt)
+
+
+def _interrupt(number: int, _frame: object) -> NoReturn:
+    """Unwind; a second signal must not interrupt the clean-up of the first."""
+    ignore_ending()
+    raise Interrupted(number)
 
 
 class Caught:

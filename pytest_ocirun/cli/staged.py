@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import sys
 
-from pytest_ocirun.cli.app import SEPARATOR, error_code, find_command, flush
+from pytest_ocirun.cli.app import error_code, find_command, flush
+from pytest_ocirun.cli.core import SEPARATOR
 from pytest_ocirun.cli.options import parse_verb
-from pytest_ocirun.cli.report import Interrupted, Journal
+from pytest_ocirun.cli.report import Journal
 from pytest_ocirun.cli.settings import Settings
-from pytest_ocirun.cli.signals import ENDING, ignore_ending
-from pytest_ocirun.linux import signals
+from pytest_ocirun.cli.signals import end_by_unwinding
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,18 +28,10 @@ def main() -> NoReturn:
     settings = Settings.of_words(sys.argv[1:split])
     journal = Journal(settings)
     try:
-        for number in ENDING:
-            if signals.handler_of(number) != signals.SIG_IGN:
-                signals.handle(number, _interrupt)
+        end_by_unwinding()
         command = find_command(words[0])
         code = command.run(parse_verb(command.VERB, words[1:]), settings, journal)
         code = code or flush(journal)
     except BaseException as error:  # noqa: BLE001 - the last line: no traceback reaches the user
         code = journal.failure(error, error_code(words[0]))
     os._exit(code)
-
-
-def _interrupt(number: int, _frame: object) -> NoReturn:
-    """Unwind; a second signal must not interrupt the clean-up of the first."""
-    ignore_ending()
-    raise Interrupted(number)

@@ -6,6 +6,7 @@ not know: containers' life.
 
 from __future__ import annotations
 
+import errno
 import os
 
 from pytest_ocirun.cli.options import Option, Usage
@@ -92,15 +93,19 @@ def _stdio(given: Given, settings: Settings, process: Process) -> Stdio:
     if count > _MOST_FDS:
         raise Usage(f"pass {count} fds: at most {_MOST_FDS} can be passed")
     for number in range(3, 3 + count):
-        try:
-            os.fstat(number)
-        except OSError as error:
-            raise Usage(
-                f"pass fd {number}: {error.strerror}", hint="It must be open when ocirun is started."
-            ) from error
+        if not _was_given(number):
+            raise Usage(f"pass fd {number}: {os.strerror(errno.EBADF)}", hint="It must be open when ocirun is started.")
     if listening:
         process.env += [f"LISTEN_FDS={listening}", "LISTEN_PID=1"]
     return Stdio(0, 1, 2, {number: number for number in range(3, 3 + count)})
+
+
+def _was_given(number: int) -> bool:
+    """Whether a fd is open that has come through our own execve; those that we opened close at one."""
+    try:
+        return os.get_inheritable(number)
+    except OSError:
+        return False
 
 
 def _connect(path: str, what: str) -> Socket:

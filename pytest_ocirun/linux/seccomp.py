@@ -25,12 +25,13 @@ class Filter:
         flags: SECCOMP_FILTER_FLAG_*.
     """
 
-    __slots__ = ("_buffer", "_flags", "_fprog")
+    __slots__ = ("_buffer", "_fprog", "flags", "program")
 
     def __init__(self, program: bytes, flags: int = 0) -> None:
         self._buffer = ctypes.create_string_buffer(program, len(program))
         self._fprog = _SockFprog(len(program) // _INSTRUCTION, ctypes.addressof(self._buffer))
-        self._flags = flags
+        self.program = program
+        self.flags = flags
 
     def load(self) -> int:
         """Filter the calling thread and all it makes; needs no_new_privs or CAP_SYS_ADMIN.
@@ -38,4 +39,4 @@ class Filter:
         Returns:
             The fd of the listener with SECCOMP_FILTER_FLAG_NEW_LISTENER, else 0.
         """
-        return _seccomp(_SECCOMP_SET_MODE_FILTER, self._flags, ctypes.byref(self._fprog))
+        return _seccomp(_SECCOMP_SET_MODE_FILTER, self.flags, ctypes.byref(self._fprog))

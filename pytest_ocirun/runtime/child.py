@@ -271,7 +271,7 @@ class Child:
         if not data:
             self._ended = True
             return False
-        self._take(json_text.loads(data), received)
+        self._take(read_message(data), received)
         self._hand_over()
         return True
 
@@ -321,6 +321,15 @@ class Child:
             "the process was killed while it was being set up",
             hint="Was its memory or pids limit too small to start anything?",
         )
+
+
+def read_message(data: bytes) -> dict[str, Any]:
+    """A message of the spawner or of its child; behind that of the usher stands the errno of its execve, as a byte."""
+    if data.endswith(b"}"):
+        plain: dict[str, Any] = json_text.loads(data)
+        return plain
+    number = data[-1]
+    return {**json_text.loads(data[:-1]), "errno": number, "text": os.strerror(number)}
 
 
 def refused(message: dict[str, Any]) -> OcirunError:

@@ -130,7 +130,7 @@ class Runtime:
             known = describe(container_id, bundle, config)
             creation.directory.write({**known, "pid": 0, "start_time": 0, "maker": proc.own()})
             creation.cgroup = allotment.make(self._cgroups(), container_id, config, allow_none=without_cgroup)
-            creation.program = self._program(config.linux.seccomp)
+            creation.program = self.program(config.linux.seccomp)
             around = surroundings(container_id, creation.cgroup, self._spawner, stdio, bundle=bundle)
             around.holder, around.autostart = holder, start
             around.cgroups = creation.shown_cgroups()
@@ -152,7 +152,7 @@ class Runtime:
             first: the first host id of its range; None for the template's.
             maker: the zygote, if not ``spawner``.
         """
-        program = self._program(template.config.linux.seccomp)
+        program = self.program(template.config.linux.seccomp)
         maker = self._makers[container_id] = maker or self._spawner
         reply = maker.make(container_id, bundle, template, first)
         return Order(self, container_id, template.made_for(first), program, reply)
@@ -206,7 +206,9 @@ class Runtime:
         Raises:
             WrongStatus: the container does not run.
         """
-        return self._joining.run(self._running(container_id), process, stdio, tree=tree, below=below)
+        record = self._running(container_id)
+        record.note_exec(self.root, process)
+        return self._joining.run(record, process, stdio, tree=tree, below=below)
 
     def prepare_exec(self, container_id: str) -> None:
         """Have a process join a container already and wait for the next ``exec``; does not wait for it.
@@ -332,7 +334,7 @@ class Runtime:
         self._joining.drop(container_id)
         self._makers.pop(container_id, self._spawner).forget(container_id)
 
-    def _program(self, seccomp: Seccomp | None) -> Program | None:
+    def program(self, seccomp: Seccomp | None) -> Program | None:
         """The compiled filter; one document is compiled once, since a client uses it for every container."""
         if seccomp is None:
             return None

@@ -12,9 +12,8 @@ import os
 
 from pytest_ocirun.errors import WrongStatus
 from pytest_ocirun.linux import fds, proc, sched
-from pytest_ocirun.oci import json_text
 from pytest_ocirun.runtime import state
-from pytest_ocirun.runtime.child import refused
+from pytest_ocirun.runtime.child import read_message, refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ def await_start(connection: fds.Socket) -> OcirunError | None:
     """Wait until the program runs, or for what kept it; closes the connection."""
     try:
         data, _none = fds.receive(connection)
-        return refused(json_text.loads(data)) if data else None
+        return refused(read_message(data)) if data else None
     finally:
         connection.close()
 

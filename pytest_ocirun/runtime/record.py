@@ -18,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Self
 
+    from pytest_ocirun.oci.process import Process
     from pytest_ocirun.oci.runtime import Seccomp
     from pytest_ocirun.runtime.plan import Surroundings
     from pytest_ocirun.runtime.seccomp import Program
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _FILTER = "seccomp.bpf"
 _NEW_LISTENER = 8  # SECCOMP_FILTER_FLAG_NEW_LISTENER of seccomp(2)
+_TRACED = "traced"
 
 
 class Filter:
@@ -51,6 +53,15 @@ class Filter:
         listens = program.flags & _NEW_LISTENER
         listener = [seccomp.listener_path, seccomp.listener_metadata] if listens else None
         return Filter(program.code, program.flags, listener)
+
+
+def can_trace(process: Process) -> bool:
+    """Whether a process may come to hold CAP_SYS_PTRACE."""
+    sets = process.capabilities
+    return sets is not None and any(
+        "CAP_SYS_PTRACE" in names
+        for names in (sets.bounding, sets.effective, sets.permitted, sets.inheritable, sets.ambient)
+    )
 
 
 def add_filter(program: Program | Filter | None, around: Surroundings, slots: dict[str, int]) -> list[int]:
@@ -82,18 +93,27 @@ class Record:
         init: (pid, start time) of its init.
         cgroup: its place.
         filter: its system call filter, or None.
+        traced: whether an exec gave CAP_SYS_PTRACE to something in it, which the config does not.
     """
 
-    __slots__ = ("cgroup", "config", "filter", "id", "init")
+    __slots__ = ("cgroup", "config", "filter", "id", "init", "traced")
 
     def __init__(
-        self, container_id: str, config: Config, init: tuple[int, int], cgroup: Cgroup, filter: Filter | None
+        self,
+        container_id: str,
+        config: Config,
+        init: tuple[int, int],
+        cgroup: Cgroup,
+        filter: Filter | None,
+        *,
+        traced: bool = False,
     ) -> None:
         self.id = container_id
         self.config = config
         self.init = init
         self.cgroup = cgroup
         self.filter = filter
+        self.traced = traced
 
     def place(self, below: dict[str, str] | None = None) -> Cgroup:
         """The cgroup that a process joins: the container's, or the one that ``below`` names."""
@@ -115,7 +135,14 @@ class Record:
                 os.close(fd)
         config = codec.decode(Config, document["config"])
         init = (document["pid"], document["start_time"])
-        return cls(document["id"], config, init, Cgroup.from_paths(document["cgroups"]), loaded)
+        place = Cgroup.from_paths(document["cgroups"])
+        return cls(document["id"], config, init, place, loaded, traced=directory.has(_TRACED))
+
+    def note_exec(self, root: str, process: Process) -> None:
+        """Remember, before it runs, that a process may look at those that join the container later."""
+        if can_trace(process) and not self.traced and not can_trace(self.config.process):
+            self.traced = True
+            os.close(os.open(f"{root}/{self.id}/{_TRACED}", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
 
     def save(self, directory: Directory, bundle: str, **more: Any) -> None:
         """Write the document, and the filter beside it."""

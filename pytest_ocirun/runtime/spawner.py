@@ -190,12 +190,16 @@ class LocalSpawner:
 
     Args:
         before_waiting: as ``Child`` takes it.
+
+    Attributes:
+        usher: the memory file of an usher for the next process; None on the stage, where none is needed.
     """
 
     die_with_spawner = False
 
     def __init__(self, before_waiting: Callable[[int], None] | None = None) -> None:
         self._before_waiting = before_waiting
+        self.usher: int | None = None
 
     def spawn(self, plan: Plan, slots: dict[str, int], owns: dict[str, Any] | None = None) -> Child:
         """As ``ZygoteClient.spawn``; nobody but the caller cleans up, so ``owns`` only names what will be."""
@@ -204,6 +208,11 @@ class LocalSpawner:
         del owns
         ours, theirs = fds.seqpacket_pair()
         passed = {name: os.dup(fd) for name, fd in slots.items()}
+        if self.usher is not None:
+            from pytest_ocirun.runtime.usher import adapt
+
+            plan = adapt(plan)
+            passed["usher"] = self.usher
         spawn(plan, {**passed, "reply": theirs.fileno()})
         theirs.close()
         return Child(ours, local=True, before_waiting=self._before_waiting)

@@ -106,6 +106,20 @@ def host_mounts() -> int:
     raise OSError(errno.ESRCH, "no process is left in the mount namespace that this one came from")
 
 
+def detach() -> None:
+    """Go where ``enter`` goes, but stay the process that it is: enough with an usher (``runtime.usher``), as root.
+
+    Raises:
+        KernelRefused: the kernel does not allow the namespace.
+    """
+    try:
+        os.environ[_HOST_MOUNTS] = str(os.stat("/proc/self/ns/mnt").st_ino)
+        sched.unshare(sched.CLONE_NEWNS)
+        mount.mount(None, "/", None, mount.MS_REC | mount.MS_SLAVE)
+    except OSError as error:
+        raise KernelRefused(f"make a private mount namespace: {error.strerror}", errno=error.errno or 0) from error
+
+
 def is_privileged() -> bool:
     """Whether this process needs no user namespace around its mount namespace."""
     return os.geteuid() == 0 and _holds_sys_admin()

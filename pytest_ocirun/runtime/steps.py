@@ -74,6 +74,7 @@ _HOMES: dict[str, str] = {
     "move_root": "less_isolation",
     "device_node": "device_nodes",
     "mount_copied": "copy_up",
+    "usher": "usher",
 }
 """The module below ``runtime`` of each operation that is not loaded from the start."""
 

@@ -46,6 +46,7 @@ def bundle(folder: Path, rootfs: Path, runtime: str, args: list[str]) -> None:
         config["process"]["capabilities"][name] = _CAPABILITIES
     config["process"]["capabilities"] |= {"inheritable": [], "ambient": []}
     config["process"]["env"] += ["HOME=/root", "HOSTNAME=bench", "container=podman"]
+    config["process"]["noNewPrivileges"] = False
     config["root"]["readonly"] = False
     linux = config["linux"]
     linux["resources"] = {"devices": [{"allow": False, "access": "rwm"}], **_LIMITS}

@@ -56,7 +56,7 @@ def _set(*path: Any) -> Edit:
         (_set("mounts", 0, "options", "ro"), "$.mounts[0].options: expected array"),
         (_set("linux", "namespaces", 0, "type", "foo"), "$.linux.namespaces[0].type"),
         (_set("linux", "resources", "memory", {"limit": "1g"}), "$.linux.resources.memory.limit: expected integer"),
-        (_set("hooks", {"prestart": [{"path": "/bin/true"}]}), "$.hooks.prestart"),
+        (_set("hooks", {"prestart": [{"path": "bin/true"}]}), "$.hooks.prestart[0].path"),
         (_set("root", "path", "nosuch"), "$.root.path: "),
         (_set("root", "path", "config.json"), "config.json: not a directory"),
         (_set("process", "args", ["nosuch"]), "executable file not found in $PATH (nosuch)"),

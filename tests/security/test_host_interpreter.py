@@ -72,13 +72,11 @@ def with_host_libraries(config: Config) -> Config:
 
 
 @requires("root")
-@pytest.mark.parametrize(
-    "program, user_namespace", [("/proc/self/exe", False), ("/script", False), ("/link", False), ("/script", True)]
-)
+@pytest.mark.parametrize("program", ["/proc/self/exe", "/script", "/link"])
 def test_the_interpreter_cannot_be_written_from_inside(
-    rootfs: Path, tmp_path: Path, copied_python: Path, program: str, user_namespace: bool
+    rootfs: Path, tmp_path: Path, copied_python: Path, program: str
 ) -> None:
-    """Container root catches /proc/PID/exe of what ``ocirun exec`` runs, and cannot write to it (CVE-2019-5736).
+    """Container root, who may trace, catches what ``ocirun exec`` runs, and cannot write to it (CVE-2019-5736).
 
     The program is, by three ways, the runtime's own executable. No zygote keeps the file busy: the command line has
     ended by the time of the last attempts.
@@ -90,7 +88,7 @@ def test_the_interpreter_cannot_be_written_from_inside(
     (rootfs / "script").chmod(0o755)
     (rootfs / "link").symlink_to("/proc/self/exe")
     config = with_host_libraries(
-        confined(rootfs, "/bin/busybox", "sh", "-c", _ATTACK, overlay=False, user_namespace=user_namespace)
+        confined(rootfs, "/bin/busybox", "sh", "-c", _ATTACK, overlay=False, user_namespace=False)
     )
     config.linux.seccomp = None
     config.process.no_new_privileges = False
@@ -121,7 +119,7 @@ def test_the_interpreter_cannot_be_written_from_inside(
     log = (rootfs / "log").read_text(encoding="utf-8")
 
     assert "got /proc/" in log
-    assert ("Permission denied" if user_namespace else "Read-only file system") in log
+    assert "Read-only file system" in log
     assert "WRITABLE" not in log
     assert digests(copied_python) == before
 

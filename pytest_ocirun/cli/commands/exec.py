@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 from pytest_ocirun.cli import making, stdio
-from pytest_ocirun.cli.core import runtime_of, take_place
+from pytest_ocirun.cli.core import Footing, enter_stage
 from pytest_ocirun.cli.options import Option, Usage, Verb, decimal
 from pytest_ocirun.errors import ConfigError, WrongStatus
 
@@ -72,19 +74,23 @@ def run(given: Given, settings: Settings, journal: Journal) -> int:
     from pytest_ocirun.cli.terminal import Terminal
     from pytest_ocirun.runtime.validate_process import validate_process
 
+    _check_arguments(given)
     container_id, detached = given.arguments[0], given.on("detach")
-    runtime = runtime_of(settings, journal)
+    if given.has("process") and not settings.staged and not os.path.isfile(given.text("process")):
+        enter_stage(settings)  # what can be read only once is read there
+    footing = Footing(settings, journal)
+    runtime = footing.runtime
     record = runtime.record(container_id)
     if not given.on("ignore-paused"):
         _refuse_paused(record)
     below = _cgroups_below(given.texts("cgroup"))
-    own = record.config.process.copy()
-    process = _from_file(given) if given.has("process") else _from_options(given, own)
+    process = _from_file(given) if given.has("process") else _from_options(given, record.config.process.copy())
+    footing.choose(record.config, process, record.filter, joins=True, traced=record.traced)
     for warning in validate_process(process):
         journal.warning(warning)
     surface = stdio.Surface(given, settings, process, detached=detached)
     terminal = Terminal.find() if process.terminal and not detached else None
-    take_place(settings)
+    footing.take()
     with Caught() as caught:
         child, _cgroup = runtime.exec(container_id, process, surface.stdio, below=below)
         try:
