@@ -233,6 +233,14 @@ def subids() -> Lack | None:
 
 
 @_probe
+def sys_resource() -> Lack | None:
+    """The right to raise hard limits; what the bounding set of a machine lacks nobody on it can have."""
+    with open("/proc/self/status", encoding="ascii") as file:
+        held = next(int(line.split()[1], 16) for line in file if line.startswith("CapEff"))
+    return None if held >> 24 & 1 else Lack("CAP_SYS_RESOURCE, or its bounding set does", kernel=True)
+
+
+@_probe
 def timens() -> Lack | None:
     """Time namespaces."""
     return None if os.path.exists("/proc/self/ns/time") else Lack("time namespaces", kernel=True)

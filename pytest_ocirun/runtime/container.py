@@ -15,6 +15,7 @@ from pytest_ocirun.runtime.creation import Creation
 from pytest_ocirun.runtime.joining import Joining, surroundings
 from pytest_ocirun.runtime.order import Order
 from pytest_ocirun.runtime.record import Record, add_filter, describe
+from pytest_ocirun.runtime.stdio import slots_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -286,7 +287,7 @@ class Runtime:
 
     def _spawn_init(self, creation: Creation, stdio: Stdio, around: plan.Surroundings) -> None:
         config, directory = creation.config, creation.directory
-        slots = {} if config.process.terminal else stdio.slots()
+        slots = slots_for(config.process, config, stdio)
         own: list[int] = []  # of the slots, those that are ours to close
         try:
             if not around.autostart:

@@ -62,6 +62,9 @@ def host_id(rows: list[list[int]], inside: int) -> int:
 
 
 def setgroups_allowed() -> bool:
-    """Whether setgroups(2) may work in this user namespace at all."""
-    with open("/proc/self/setgroups", "rb") as file:
-        return file.read().strip() == b"allow"
+    """Whether setgroups(2) may work in this user namespace at all; not, as far as a root without a /proc can tell."""
+    try:
+        with open("/proc/self/setgroups", "rb") as file:
+            return file.read().strip() == b"allow"
+    except FileNotFoundError:
+        return False

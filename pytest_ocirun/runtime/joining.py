@@ -12,6 +12,7 @@ from pytest_ocirun.linux import proc
 from pytest_ocirun.runtime import plan
 from pytest_ocirun.runtime.record import add_filter
 from pytest_ocirun.runtime.spare import Spares
+from pytest_ocirun.runtime.stdio import slots_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Joining:
     def _join(self, record: Record, cgroup: Cgroup, process: Process, stdio: Stdio) -> Child:
         """Spawn an exec's process, or have the container's spare become it if one waits."""
         around = surroundings(record.id, cgroup, self._spawner, stdio)
-        slots = {} if process.terminal else stdio.slots()
+        slots = slots_for(process, record.config, stdio)
         if plan.suits_spare(record.config, process) and (record.filter is None or record.filter.listener is None):
             around.filter_flags = None if record.filter is None else record.filter.flags
             procs = [path for path in cgroup.join_files() if path not in record.cgroup.join_files()]

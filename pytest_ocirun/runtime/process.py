@@ -188,8 +188,10 @@ def user(context: Context, uid: int, gid: int, groups: list[int]) -> None:
         os.setgroups(groups)
     except PermissionError:
         # A user namespace of an unprivileged user has setgroups denied for good, and no other groups to drop.
-        if groups or setgroups_allowed():
+        if setgroups_allowed():
             raise
+        if groups:
+            raise OSError(errno.EPERM, "setgroups(2) is denied here, so additionalGids cannot be had") from None
     if (uid, gid) != (0, 0) or os.getresuid() != (0, 0, 0) or os.getresgid() != (0, 0, 0):
         prctl.set_keepcaps(1)
         os.setresgid(gid, gid, gid)

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import stat
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pytest_ocirun.oci.process import Process
+    from pytest_ocirun.oci.runtime import Config
+
 
 class Stdio:
     """The fds that a process gets: three for stdio, or none with a terminal, and others by number.
@@ -21,7 +29,40 @@ class Stdio:
         self.stderr = stderr
         self.extra = extra or {}
 
+    def give_pipes(self, owner: int) -> None:
+        """Make the host's uid ``owner`` the owner of those of the three that are pipes, as far as we may.
+
+        Else a process that is not their maker could use but not open them again, as ``/dev/stdout`` for instance. Other
+        files belong to somebody already: a terminal or a log must not change hands for a container.
+        """
+        for fd in (self.stdin, self.stdout, self.stderr):
+            found = os.fstat(fd)
+            if found.st_uid != owner and stat.S_ISFIFO(found.st_mode):
+                try:
+                    os.fchown(fd, owner, -1)
+                except OSError:
+                    pass
+
     def slots(self) -> dict[str, int]:
         """The fds by the slot names of ``runtime.plan``."""
         named = {"stdio0": self.stdin, "stdio1": self.stdout, "stdio2": self.stderr}
         return named | {f"fd{number}": fd for number, fd in self.extra.items()}
+
+
+def slots_for(process: Process, config: Config, stdio: Stdio) -> dict[str, int]:
+    """The fds for a process by slot, none with a terminal; its pipes become its user's.
+
+    Args:
+        process: the process.
+        config: its container's, which says who its user is on the host.
+        stdio: the fds.
+    """
+    if process.terminal:
+        return {}
+    uid = process.user.uid
+    if config.linux.namespace("user") is None:
+        stdio.give_pipes(uid)
+    for row in config.linux.uid_mappings:
+        if row.container_id <= uid < row.container_id + row.size:
+            stdio.give_pipes(row.host_id + uid - row.container_id)
+    return stdio.slots()

@@ -139,7 +139,7 @@ def process_warnings(process: Process, path: str, *, granted: int = -1) -> list[
     if process.capabilities is None:
         return []
     sets = process.capabilities
-    unreachable = set(sets.ambient) - set(sets.permitted) & set(sets.inheritable)
+    unreachable = set(sets.ambient) - (set(sets.permitted) & set(sets.inheritable))
     ungranted = {name for name in {*sets.permitted, *sets.inheritable} if ~granted >> CAPABILITIES.get(name, 0) & 1}
     return (
         [

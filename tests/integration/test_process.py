@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import select
 import termios
 from collections.abc import Iterator
@@ -10,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from pytest_ocirun.errors import ConfigError, KernelRefused
+from pytest_ocirun.linux.caps import NUMBERS, capget
 from pytest_ocirun.oci.process import Capabilities, ConsoleSize, Process, Rlimit, User
 from pytest_ocirun.oci.runtime import Seccomp, Syscall
 from pytest_ocirun.runtime.stdio import Stdio
+from pytest_ocirun.runtime.validate import validate
 from tests.boxes import PATH, Bare, confined
 from tests.requires import requires
 
@@ -51,6 +54,70 @@ def test_capabilities_are_exactly_those_asked_for(bare: Bare, busybox_rootfs: Pa
 
 
 @requires("root")
+@pytest.mark.conforms("config: $.process.capabilities")
+def test_capabilities_that_cannot_be_granted(bare: Bare, busybox_rootfs: Path) -> None:
+    """They are left out with a warning, as the specification asks, and the rest is as it was asked for."""
+    lacking = [name for name, number in NUMBERS.items() if not capget()[1] >> number & 1]
+    config = confined(busybox_rootfs, "cat", "/proc/self/status", user_namespace=False)
+    names = ["CAP_KILL", *lacking]
+    config.process.capabilities = Capabilities(
+        bounding=names, effective=names, permitted=names, inheritable=names, ambient=names
+    )
+    warnings = validate(config)
+    seen = status(bare.run(config).out)
+
+    assert warnings == [f"$.process.capabilities: {n} is left out: ocirun itself does not have it" for n in lacking]
+    assert [int(seen[f"Cap{name}"], 16) for name in ("Inh", "Prm", "Eff", "Amb")] == [1 << 5] * 4
+
+
+@requires("root")
+@pytest.mark.conforms("config: $.process.capabilities")
+def test_ambient_capabilities_that_are_not_inheritable(bare: Bare, busybox_rootfs: Path) -> None:
+    """The kernel takes none that is not permitted and inheritable; that is a warning."""
+    config = confined(busybox_rootfs, "cat", "/proc/self/status")
+    config.process.user = User(uid=5, gid=5)
+    config.process.capabilities = Capabilities(
+        bounding=["CAP_KILL", "CAP_CHOWN"],
+        permitted=["CAP_KILL", "CAP_CHOWN"],
+        inheritable=["CAP_KILL"],
+        ambient=["CAP_KILL", "CAP_CHOWN"],
+    )
+
+    assert validate(config) == [
+        "$.process.capabilities.ambient: CAP_CHOWN is left out: it must be permitted and inheritable too"
+    ]
+    assert int(status(bare.run(config).out)["CapAmb"], 16) == 1 << 5
+
+
+@requires("root")
+@pytest.mark.conforms("config: $.process.user.uid")
+@pytest.mark.parametrize("uid", [0, 1000])
+@pytest.mark.parametrize("own_users", [False, True])
+def test_a_user_can_open_its_pipes_again(bare: Bare, busybox_rootfs: Path, uid: int, own_users: bool) -> None:
+    """As /dev/stdout; a file that stdout happens to be stays whose it was."""
+    config = confined(busybox_rootfs, "sh", "-c", "echo again > /dev/stdout", user_namespace=own_users)
+    config.process.user = User(uid=uid, gid=uid)
+    read, write = os.pipe2(os.O_CLOEXEC)
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    log = os.memfd_create("log", os.MFD_CLOEXEC)
+    before = os.fstat(null).st_uid, os.fstat(log).st_uid
+    name = bare.new_id()
+    child = bare.create(config, Stdio(null, write, log), name=name)
+    try:
+        bare.runtime.start(name)
+        child.wait()
+        os.close(write)
+        said = os.read(read, 100)
+        owners = os.fstat(null).st_uid, os.fstat(log).st_uid
+    finally:
+        bare.end(name, child)
+        for fd in (read, null, log):
+            os.close(fd)
+
+    assert (said, owners) == (b"again\n", before)
+
+
+@requires("root")
 def test_groups_and_umask(bare: Bare, busybox_rootfs: Path) -> None:
     """Supplementary groups and the mask are the config's; without one the mask is 022."""
     config = confined(busybox_rootfs, "sh", "-c", "id -G; umask")
@@ -72,6 +139,32 @@ def test_resource_limits(bare: Bare, busybox_rootfs: Path) -> None:
     seen = [re.findall(r"Max (?:open files|core file size) +(\d+) +(\d+)", text) for text in texts]
 
     assert seen == [[("0", "0"), ("100", "200")]] * 2
+
+
+@pytest.mark.conforms("config: $.process.rlimits")
+def test_resource_limits_that_few_know(bare: Bare, busybox_rootfs: Path) -> None:
+    """One that the kernel keeps without acting on it, and a number beyond 2^63."""
+    config = confined(busybox_rootfs, "cat", "/proc/self/limits")
+    config.process.rlimits = [
+        Rlimit(type="RLIMIT_LOCKS", soft=2**63 + 1, hard=2**64 - 2),
+        Rlimit(type="RLIMIT_CPU", soft=2**64 - 1, hard=2**64 - 1),
+    ]
+    out = bare.run(config).out
+    seen = re.findall(r"Max (?:file locks|cpu time) +(\w+) +(\w+)", out)
+
+    assert seen == [("unlimited", "unlimited"), (str(2**63 + 1), str(2**64 - 2))]
+
+
+@requires("root", "sys_resource")
+@pytest.mark.conforms("config: $.process.rlimits")
+def test_a_hard_limit_is_raised_for_a_user_namespace(bare: Bare, busybox_rootfs: Path) -> None:
+    """Root of a user namespace could not; its creator can."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+    wanted = 2**20 if hard == resource.RLIM_INFINITY else hard + 1
+    config = confined(busybox_rootfs, "cat", "/proc/self/limits")
+    config.process.rlimits = [Rlimit(type="RLIMIT_NPROC", soft=wanted, hard=wanted)]
+
+    assert re.search(rf"Max processes +{wanted} +{wanted}", bare.run(config).out)
 
 
 def test_a_limit_that_cannot_be_raised_is_an_error(bare: Bare, busybox_rootfs: Path) -> None:

@@ -24,8 +24,8 @@ _OF_PROCESS = (
     Option("additional-gids", "one more supplementary group", short="g", value="GID", many=True),
     Option("cap", "one more capability, CAP_NAME", short="c", value="CAP", many=True),
     Option("no-new-privs", "let no execve give new privileges"),
-    Option("process-label", "SELinux label", value="LABEL"),
-    Option("apparmor", "AppArmor profile", value="PROFILE"),
+    Option("process-label", "run with this SELinux label", value="LABEL"),
+    Option("apparmor", "run with this AppArmor profile", value="PROFILE"),
 )
 VERB = Verb(
     "exec",

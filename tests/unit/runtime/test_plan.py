@@ -11,7 +11,7 @@ from pytest_ocirun.errors import ConfigError
 from pytest_ocirun.linux import sched
 from pytest_ocirun.oci.process import Process, User
 from pytest_ocirun.oci.runtime import Config, IDMapping, Mount, Namespace, Root, TimeOffset
-from pytest_ocirun.runtime import defaults, plan, prepare, process, rootfs  # noqa: F401 - they register operations
+from pytest_ocirun.runtime import defaults, plan, spawn  # noqa: F401 - it registers operations
 from pytest_ocirun.runtime.idmap import host_id
 from pytest_ocirun.runtime.plan import Surroundings, container_plan, describe_plan, exec_plan
 from pytest_ocirun.runtime.root_plan import IDMAP, OVERLAY, overlay_limits
@@ -316,3 +316,39 @@ def test_modules_of_the_plan_read_nothing() -> None:
         assert not re.search(r"\bopen\(|os\.(stat|listdir|environ|getuid|geteuid|path\.exists)|subprocess", text), (
             module
         )
+
+
+@pytest.mark.conforms("config: $.process.apparmorProfile", "config: $.process.selinuxLabel")
+def test_labels_are_opened_before_the_image_can_interfere() -> None:
+    """The attribute file is the host's own /proc's; it is written before the filter and the drop of rights."""
+    config = confined()
+    config.process.apparmor_profile, config.process.selinux_label = "profile", "u:r:t:s0"
+    made, joined = container_plan(config, around()), exec_plan(config.process, config, (7, 8), around())
+
+    for plan_made, first in ((made, "become_root"), (joined, "join_init")):
+        enter = names(plan_made["enter"])
+        assert enter[:2] == ["open_label", "open_label"]
+        assert_order(enter, "open_label", first, "set_label", "bounding", "load_filter")
+        assert [step[1:] for step in plan_made["enter"] if step[0] == "set_label"] == [
+            ["apparmor", "profile"],
+            ["selinux", "u:r:t:s0"],
+        ]
+    assert_order(names(made["enter"]), "pivot", "set_label")
+
+
+@pytest.mark.conforms("config: $.linux.mountLabel")
+def test_mount_label() -> None:
+    """File systems of the container's own are mounted with it; a message queue's cannot, and gets it afterwards."""
+    config = confined()
+    config.mounts.append(Mount(destination="/t", type="tmpfs", options=["context=own"]))
+    plain = {step[1]: step for step in container_plan(config, around())["enter"] if step[0] == "mount_new"}
+    config.linux.mount_label = "u:r:t:s0"
+    enter = container_plan(config, around())["enter"]
+    labelled = {step[1]: step[4].get("context") for step in enter if step[0] == "mount_new"}
+    kinds = {path: step[2] for path, step in plain.items()}
+
+    assert all("context" not in step[4] for path, step in plain.items() if path != "/t")
+    assert {kinds[path] for path, label in labelled.items() if label == "u:r:t:s0"} == {"tmpfs", "devpts"}
+    assert labelled["/t"] == "own"
+    after = enter.index(["label_file", "/dev/mqueue", "u:r:t:s0"])
+    assert enter[after - 1][:3] == ["mount_new", "/dev/mqueue", "mqueue"]
