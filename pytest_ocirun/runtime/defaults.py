@@ -123,7 +123,7 @@ def spec(*, rootless: bool = False) -> Config:
 
 
 def _shell() -> Process:
-    sets = ("bounding", "effective", "permitted", "ambient")
+    sets = ("bounding", "effective", "permitted")
     return Process(
         terminal=True,
         user=User(uid=0, gid=0),

@@ -141,22 +141,20 @@ def process_warnings(process: Process, path: str, *, granted: int = -1) -> list[
     sets = process.capabilities
     unreachable = set(sets.ambient) - (set(sets.permitted) & set(sets.inheritable))
     ungranted = {name for name in {*sets.permitted, *sets.inheritable} if ~granted >> CAPABILITIES.get(name, 0) & 1}
-    return (
-        [
-            f"{path}.capabilities.ambient: {name} is left out: it must be permitted and inheritable too"
-            for name in sorted(unreachable & CAPABILITIES.keys())
-        ]
-        + [
-            f"{path}.capabilities: {name} is left out: ocirun itself does not have it"
-            for name in sorted(ungranted & CAPABILITIES.keys())
-        ]
-        + [
-            f"{path}.capabilities.{name}[{index}]: unknown capability {capability!r} is left out"
-            for name in ("bounding", "effective", "inheritable", "permitted", "ambient")
-            for index, capability in enumerate(getattr(process.capabilities, name))
-            if capability not in CAPABILITIES
-        ]
-    )
+    warnings = [
+        f"{path}.capabilities.{name}[{index}]: unknown capability {capability!r} is left out"
+        for name in ("bounding", "effective", "inheritable", "permitted", "ambient")
+        for index, capability in enumerate(getattr(sets, name))
+        if capability not in CAPABILITIES
+    ]
+    for place, names, why in (
+        (".ambient", unreachable, "ambient ones must be permitted and inheritable too"),
+        ("", ungranted, "ocirun itself does not have them"),
+    ):
+        known = ", ".join(sorted(names & CAPABILITIES.keys()))
+        if known:
+            warnings.append(f"{path}.capabilities{place}: left out: {known}: {why}")
+    return warnings
 
 
 def one_of(word: str, words: tuple[str, ...] | dict[str, int], path: str) -> None:

@@ -311,8 +311,8 @@ def test_select_follows_lists() -> None:
     config = _config({"linux.namespaces.2.path": "/p"})
 
     assert list(select(config, "linux.namespaces[].path")) == [("$.linux.namespaces[2].path", "/p")]
-    assert list(select(config, "process.capabilities.ambient[]"))[1] == (
-        "$.process.capabilities.ambient[1]",
+    assert list(select(config, "process.capabilities.permitted[]"))[1] == (
+        "$.process.capabilities.permitted[1]",
         "CAP_KILL",
     )
 
