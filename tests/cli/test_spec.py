@@ -32,7 +32,7 @@ def test_the_version_is_the_packages(cli: Cli) -> None:
 @requires("runc")
 @pytest.mark.parametrize("flags", [[], ["--rootless"]])
 def test_spec_is_runcs(cli: Cli, tmp_path: Path, flags: list[str]) -> None:
-    """All but the names, the version, a masked path of our own and ambient capabilities, which could not take effect."""
+    """All but the names, the version, a masked path of our own, and ambient ones, which had no effect."""
     cli.ok("spec", *flags)
     ours = json.loads((cli.bundle / "config.json").read_text())
     theirs = _runc_spec(tmp_path, *flags)
