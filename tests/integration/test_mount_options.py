@@ -38,11 +38,13 @@ def options_at(out: str, path: str) -> set[str]:
 
 @contextmanager
 def host_mounts(tmp_path: Path) -> Iterator[tuple[Path, Bare]]:
-    """A directory with a tmpfs in it, on the host, and a runtime whose zygote has seen it."""
+    """A directory with a mount in it, nosuid, on the host, and a runtime whose zygote has seen it."""
     tree = tmp_path / "tree"
     (tree / "below").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
     tmp_path.chmod(0o755)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "nosuid", "ocirun-test", tree / "below"], check=True)
+    subprocess.run(["mount", "--bind", tmp_path / "other", tree / "below"], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,nosuid", tree / "below"], check=True)
     late = Bare(tmp_path / "state")
     try:
         yield tree, late
