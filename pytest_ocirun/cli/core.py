@@ -39,10 +39,11 @@ class Footing:
     """
 
     def __init__(self, settings: Settings, journal: Journal, change: Callable[[Plan], Plan] | None = None) -> None:
-        from pytest_ocirun.cli.signals import wait
+        from pytest_ocirun.cli.signals import keep_children, wait
         from pytest_ocirun.runtime.container import Runtime
         from pytest_ocirun.runtime.spawner import LocalSpawner
 
+        keep_children()
         run_hooks = None
         if settings.outside >= 0:
             from pytest_ocirun.runtime import outside

@@ -78,6 +78,12 @@ def wait(fd: int) -> None:
         signals.set_mask(mask)
 
 
+def keep_children() -> None:
+    """Where our caller had SIGCHLD ignored, the kernel would reap what we make before we could ask how it ended."""
+    if signals.handler_of(signals.SIGCHLD) == signals.SIG_IGN:
+        signals.handle(signals.SIGCHLD, signals.SIG_DFL)
+
+
 def ignore_ending() -> None:
     """Too late: what was asked for is done."""
     for number in ENDING:

@@ -96,8 +96,8 @@ def _stdio(given: Given, settings: Settings, process: Process) -> Stdio:
         if not _was_given(number):
             raise Usage(f"pass fd {number}: {os.strerror(errno.EBADF)}", hint="It must be open when ocirun is started.")
     if listening:
-        process.env += [f"LISTEN_FDS={listening}", "LISTEN_PID=1"]
-    return Stdio(0, 1, 2, {number: number for number in range(3, 3 + count)})
+        process.env.append(f"LISTEN_FDS={listening}")
+    return Stdio(0, 1, 2, {number: number for number in range(3, 3 + count)}, drop_in=True)
 
 
 def _was_given(number: int) -> bool:

@@ -115,4 +115,5 @@ def surroundings(
         cgroup_v2=cgroup.v2_dir,
         die_with_spawner=spawner.die_with_spawner,
         extra_fds=sorted(stdio.extra) if stdio else [],
+        drop_in=stdio is not None and stdio.drop_in,
     )

@@ -38,6 +38,7 @@ class Surroundings:
         filter_flags: flags of seccomp(2) when slot ``filter`` holds a compiled program, else None.
         filter_listens: loading that program gives a listener, which somebody has to take.
         extra_fds: target numbers of the slots ``fd3``, ``fd4`` ...
+        drop_in: do for the process what runc does unasked; see ``courtesies``.
     """
 
     __slots__ = (
@@ -46,6 +47,7 @@ class Surroundings:
         "cgroup_v2",
         "cgroups",
         "die_with_spawner",
+        "drop_in",
         "extra_fds",
         "filter_flags",
         "filter_listens",
@@ -68,6 +70,7 @@ class Surroundings:
         filter_flags: int | None = None,
         filter_listens: bool = False,
         extra_fds: list[int] | None = None,
+        drop_in: bool = False,
     ) -> None:
         self.id = id
         self.bundle = bundle
@@ -80,6 +83,7 @@ class Surroundings:
         self.filter_flags = filter_flags
         self.filter_listens = filter_listens
         self.extra_fds = extra_fds or []
+        self.drop_in = drop_in
 
 
 def container_plan(config: Config, around: Surroundings) -> Plan:
@@ -286,6 +290,8 @@ def _privileges(process: Process, around: Surroundings, *, make_cwd: bool = True
     steps: list[Step] = [["rlimit", each.type, each.soft, each.hard] for each in process.rlimits]
     user = process.user
     steps.append(["umask", 0o022 if user.umask is None else user.umask])
+    if around.drop_in:
+        steps += _courtesies(process, around)
     if around.filter_flags is not None and not process.no_new_privileges:
         steps.append(_load_filter(around))
     sets = process.capabilities
@@ -312,6 +318,16 @@ def _privileges(process: Process, around: Surroundings, *, make_cwd: bool = True
         steps.append(["die_with_spawner"])
     if around.filter_listens and process.no_new_privileges:
         steps.append(_load_filter(around))  # while somebody waits who can take the listener
+    return steps
+
+
+def _courtesies(process: Process, around: Surroundings) -> list[Step]:
+    steps: list[Step] = []
+    given = dict(item.split("=", 1) for item in process.env)
+    if not given.get("HOME"):
+        steps.append(["find_home", process.user.uid])
+    if around.extra_fds and "LISTEN_FDS" in given:
+        steps.append(["tell_pid"])
     return steps
 
 

@@ -338,7 +338,7 @@ def default_signals(context: Context) -> None:
 @operation("execute {0}")
 def execute(context: Context, args: list[str], env: list[str]) -> None:
     """Replace this process by the program that was found. No other system call is made: a filter may be loaded."""
-    environment = dict(item.split("=", 1) for item in env)
+    environment = dict(item.split("=", 1) for item in env) | context.environment
     os.execve(context.executable, args, environment)
 
 

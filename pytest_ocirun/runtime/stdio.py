@@ -19,15 +19,19 @@ class Stdio:
         stdout: becomes fd 1.
         stderr: becomes fd 2.
         extra: target number (from 3 on) to one of our fds.
+        drop_in: do with them, and for the process, what runc does unasked; see ``courtesies``.
     """
 
-    __slots__ = ("extra", "stderr", "stdin", "stdout")
+    __slots__ = ("drop_in", "extra", "stderr", "stdin", "stdout")
 
-    def __init__(self, stdin: int, stdout: int, stderr: int, extra: dict[int, int] | None = None) -> None:
+    def __init__(
+        self, stdin: int, stdout: int, stderr: int, extra: dict[int, int] | None = None, *, drop_in: bool = False
+    ) -> None:
         self.stdin = stdin
         self.stdout = stdout
         self.stderr = stderr
         self.extra = extra or {}
+        self.drop_in = drop_in
 
     def give_pipes(self, owner: int) -> None:
         """Make the host's uid ``owner`` the owner of those of the three that are pipes, as far as we may.

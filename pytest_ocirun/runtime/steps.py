@@ -27,7 +27,19 @@ class Context:
     """
 
     __slots__ = (
-        *("console", "cwd_entered", "executable", "fds", "filter", "masks", "mounts", "nodes", "pid", "root"),
+        *(
+            "console",
+            "cwd_entered",
+            "environment",
+            "executable",
+            "fds",
+            "filter",
+            "masks",
+            "mounts",
+            "nodes",
+            "pid",
+            "root",
+        ),
         "sealed",
     )
 
@@ -41,6 +53,7 @@ class Context:
         self.nodes: dict[str, str] = {}
         self.console = -1
         self.cwd_entered = False
+        self.environment: dict[str, str] = {}
         self.executable = ""
         self.filter: Filter | None = None
 
@@ -67,6 +80,8 @@ _HOMES: dict[str, str] = {
     "label_file": "labels",
     "await_hooks": "hook_steps",
     "run_hooks": "hook_steps",
+    "find_home": "courtesies",
+    "tell_pid": "courtesies",
     "load_listening_filter": "listener_steps",
     "attach_device": "device_nodes",
     "change_mount": "rare_mounts",

@@ -184,7 +184,7 @@ def usher(context: Context, args: list[str], env: list[str], first: int, waits: 
         code = context.filter.program
         descriptor = struct.pack("<H6xQ", len(code) // 8, image.add(code))
         rows.append(("seccomp", 1, context.filter.flags, image.add(descriptor), 0))
-    environment = dict(item.split("=", 1) for item in env)
+    environment = dict(item.split("=", 1) for item in env) | context.environment
     program = [_bytes(context.executable)]
     path = image.add(program[0] + b"\0")
     argv = image.add_strings([_bytes(each) for each in args])

@@ -157,7 +157,9 @@ def test_a_whole_process_from_a_file(cli: Cli, name: str, tmp_path: Path) -> Non
     (tmp_path / "process.json").write_text(json.dumps(process))
     out = cli.ok("exec", "--process", tmp_path / "process.json", name)
 
-    assert sorted(out.split()) == sorted(["7", "8", "/tmp", "PATH=/bin", "B=c", "PWD=/tmp", "CapBnd:", "0" * 16])
+    assert sorted(out.split()) == sorted(
+        ["7", "8", "/tmp", "PATH=/bin", "B=c", "HOME=/", "PWD=/tmp", "CapBnd:", "0" * 16]
+    )
 
 
 @pytest.mark.parametrize(
