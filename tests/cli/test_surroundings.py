@@ -194,7 +194,7 @@ def test_nothing_of_a_monitor_reaches_the_container(
     monkeypatch.setenv("_OCI_STARTPIPE", "4")
     pipes = [os.pipe() for _ in range(4)]
     ends = [write for _read, write in pipes]
-    out = tmp_path / "out"
+    out, text = tmp_path / "out", ""
     script = "ls /proc/self/fd; env; grep -E 'Sig(Blk|Ign|Cgt)|ShdPnd' /proc/self/status; true"
     cli.write("sh", "-c", f"{script}; exec sleep 60", edit=_as(0, ["HOME=/", "PATH=/bin"]))
     name = cli.new_id()
