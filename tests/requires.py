@@ -217,7 +217,8 @@ def cgroup() -> Lack | None:
 def veth() -> Lack | None:
     """Pairs of virtual network devices, in a network namespace that may be thrown away."""
     problem = _in_namespaces("ip link add veth0 type veth peer name veth1", "--net")
-    return Lack(f"no veth devices: {problem}", kernel="not supported" in problem) if problem else None
+    unknown = "not supported" in problem or "Unknown device type" in problem
+    return Lack(f"veth devices: {problem}", kernel=unknown) if problem else None
 
 
 @_probe

@@ -1,4 +1,4 @@
-"""Processes and namespaces: clone3, unshare, setns, pidfds. Sources: clone(2), setns(2), pidfd_open(2).
+"""Processes and namespaces: clone3, unshare, setns, pidfds. Sources: clone(2), setns(2), pidfd_open(2), waitid(2).
 
 clone3 is called with no stack of its own, so it returns twice, like fork. glibc and CPython are not told: the
 caller must be single-threaded, and the child must go on to execve or ``os._exit``.
@@ -22,6 +22,8 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 CLONE_INTO_CGROUP = 0x200000000
+
+_CORE_DUMPED = 0x80
 
 SIGKILL = 9
 SIGCHLD = 17
@@ -129,11 +131,18 @@ def pidfd_send_signal(pidfd: int, number: int) -> bool:
     return True
 
 
-def wait_status(pid: int, *, block: bool = True) -> int | None:
-    """Reap the child ``pid``.
+def wait_status(pidfd: int, *, block: bool = True) -> int | None:
+    """Reap the child that a pidfd stands for, and no other that has come to its pid; see waitid(2), Linux 5.4.
 
     Returns:
         Its wait status as ``os.waitpid`` gives it, or None when it still runs and ``block`` is false.
+
+    Raises:
+        ChildProcessError: it is no child of this process, or has been reaped already.
     """
-    found, status = os.waitpid(pid, 0 if block else os.WNOHANG)
-    return status if found else None
+    found = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | (0 if block else os.WNOHANG))
+    if found is None:
+        return None
+    if found.si_code == os.CLD_EXITED:
+        return found.si_status << 8
+    return found.si_status | (_CORE_DUMPED if found.si_code == os.CLD_DUMPED else 0)

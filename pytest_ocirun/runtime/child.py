@@ -250,7 +250,7 @@ class Child:
         if self._local:
             while not self._ended and fds.readable(self._reply.fileno()) and self._receive():
                 pass
-            self._status = os.waitpid(self.pid, 0)[1]
+            self._status = sched.wait_status(self.pidfd)
             while not self._ended and self._receive():
                 pass
         elif not self._receive():

@@ -220,9 +220,10 @@ def user_namespace(idmaps: list[list[list[int]]]) -> int:
             write_maps(pid, idmaps)
             _user_namespaces[key] = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         finally:
-            for fd in (ready_read, ready_write, pidfd):
-                os.close(fd)
-            os.waitpid(pid, 0)
+            os.close(ready_read)
+            os.close(ready_write)
+            sched.wait_status(pidfd)
+            os.close(pidfd)
     return _user_namespaces[key]
 
 

@@ -72,7 +72,7 @@ def spawn(plan: Plan, slots: dict[str, int]) -> tuple[int, int] | None:
     except (OSError, StepFailed) as error:
         send_error(slots["reply"], *((error.step, error.error) if isinstance(error, StepFailed) else (None, error)))
         sched.pidfd_send_signal(pidfd, sched.SIGKILL)
-        os.waitpid(pid, 0)
+        sched.wait_status(pidfd)
         os.close(pidfd)
         return None
     finally:
@@ -149,11 +149,11 @@ def _clone_joined(plan: Plan, context: Context, wait: int, cgroup: int | None) -
         middle, middle_fd = sched.clone3(0, cgroup=cgroup)
         if middle == 0:
             _join_and_clone(plan, context, wait, answer_write)
-        os.close(middle_fd)
         os.close(answer_write)
         answer_write = -1
         answer = fds.read_all(answer_read)
-        os.waitpid(middle, 0)
+        sched.wait_status(middle_fd)
+        os.close(middle_fd)
     finally:
         os.close(answer_read)
         if answer_write >= 0:

@@ -144,7 +144,7 @@ class Zygote:
             self._inits[owns["id"]] = process
 
     def _reap(self, process: _Process) -> None:
-        status = sched.wait_status(process.pid, block=False)
+        status = sched.wait_status(process.pidfd, block=False)
         if status is None:
             return
         del self._processes[process.pidfd]

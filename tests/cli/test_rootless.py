@@ -262,3 +262,17 @@ def test_no_subordinate_ids(rootless: Rootless) -> None:
 
     assert (done.returncode, _left(rootless)) == (1, [])
     assert "/etc/subuid has no line for uid" in done.stderr
+
+
+@pytest.mark.conforms("config: $.process.user.additionalGids")
+def test_supplementary_groups_that_cannot_be_had(rootless: Rootless) -> None:
+    """The kernel denies setgroups in the namespace of a user without ids of its own; that is said, not passed over."""
+    rootless.write("true")
+    path = rootless.bundle / "config.json"
+    config = json.loads(path.read_text())
+    config["process"]["user"]["additionalGids"] = [0]
+    path.write_text(json.dumps(config))
+    done = rootless("run", "u12")
+
+    assert (done.returncode, _left(rootless)) == (1, [])
+    assert "setgroups(2) is denied here, so additionalGids cannot be had" in done.stderr

@@ -39,6 +39,7 @@ def unshared(*flags: str) -> Iterator[int]:
             process.kill()
 
 
+@pytest.mark.conforms("config: $.hostname", "config: $.domainname")
 def test_host_name_is_the_containers(bare: Bare, busybox_rootfs: Path) -> None:
     """The names of the config are set inside and nowhere else."""
     before = os.uname().nodename
@@ -73,6 +74,7 @@ def test_ipc_objects_are_the_containers(box: Container) -> None:
     assert shell(box, "tail -n +2 /proc/sysvipc/shm; ls /dev/mqueue; ls /dev/shm") == ""
 
 
+@pytest.mark.conforms("config: $.linux.sysctl")
 def test_kernel_parameters_of_its_namespaces(bare: Bare, busybox_rootfs: Path) -> None:
     """Sysctls of the container's own namespaces are set, the host's stay."""
     before = Path("/proc/sys/net/ipv4/ip_forward").read_text(encoding="ascii")
@@ -88,6 +90,7 @@ def test_kernel_parameters_of_its_namespaces(bare: Bare, busybox_rootfs: Path) -
 
 
 @pytest.mark.parametrize("name", ["kernel.core_pattern", "vm.overcommit_memory", "kernel.hostname", "fs.file-max"])
+@pytest.mark.conforms("config: $.linux.sysctl")
 def test_kernel_parameters_of_the_machine_are_refused(bare: Bare, busybox_rootfs: Path, name: str) -> None:
     """What belongs to no namespace would change the whole machine."""
     config = confined(busybox_rootfs)
@@ -195,6 +198,7 @@ def test_time_offsets_that_are_refused_are_named(bare: Bare, busybox_rootfs: Pat
 
 
 @requires("root")
+@pytest.mark.conforms("config: $.linux.namespaces[].path")
 def test_a_pid_namespace_can_be_joined(bare: Bare, busybox_rootfs: Path) -> None:
     """Init is then not pid 1, and the others show."""
     with unshared("--pid", "--fork", "--mount-proc") as outer:
@@ -210,6 +214,7 @@ def test_a_pid_namespace_can_be_joined(bare: Bare, busybox_rootfs: Path) -> None
 
 
 @requires("root")
+@pytest.mark.conforms("config: $.linux.namespaces[].path")
 def test_a_user_namespace_can_be_joined(bare: Bare, busybox_rootfs: Path) -> None:
     """Two containers can share one; the second has the first one's maps."""
     first = confined(busybox_rootfs)
@@ -239,6 +244,7 @@ def test_mappings_beside_a_joined_user_namespace(bare: Bare, busybox_rootfs: Pat
 
 
 @requires("root")
+@pytest.mark.conforms("config: $.linux.namespaces[].path")
 def test_a_file_that_is_no_such_namespace(bare: Bare, busybox_rootfs: Path) -> None:
     """A namespace of another type, or a plain file, is refused before anything is made."""
     for path in ("/proc/self/ns/mnt", "/etc/passwd"):
@@ -254,3 +260,28 @@ def test_without_a_user_namespace_root_is_root(bare: Bare, busybox_rootfs: Path)
     ran = bare.run(confined(busybox_rootfs, "cat", "/proc/self/uid_map", user_namespace=False))
 
     assert ran.out.split() == Path("/proc/self/uid_map").read_text(encoding="ascii").split()
+
+
+@pytest.mark.conforms("config: $.linux.sysctl")
+@pytest.mark.parametrize(
+    "name", ["net.ipv4.conf.lo.forwarding", "net/ipv4/conf/lo/forwarding", "net.ipv4.conf.lo/forwarding"]
+)
+def test_a_kernel_parameter_in_each_spelling(bare: Bare, busybox_rootfs: Path, name: str) -> None:
+    """With dots and with slashes; a slash among dots stands for a dot in a name, so here it names nothing."""
+    config = confined(busybox_rootfs, "cat", "/proc/sys/net/ipv4/conf/lo/forwarding")
+    config.linux.sysctl = {name: "1"}
+    if name == "net.ipv4.conf.lo/forwarding":
+        with pytest.raises(KernelRefused, match="No such file"):
+            bare.run(config)
+    else:
+        assert bare.run(config).out == "1\n"
+
+
+@requires("root")
+@pytest.mark.conforms("config: $.domainname")
+def test_a_domain_name_as_kernel_parameter(bare: Bare, busybox_rootfs: Path) -> None:
+    """The uts namespace's own parameters may be set, where the config's names do not say the same."""
+    config = confined(busybox_rootfs, "cat", "/proc/sys/kernel/domainname", user_namespace=False)
+    config.linux.sysctl = {"kernel/domainname": "example.net"}
+
+    assert bare.run(config).out == "example.net\n"

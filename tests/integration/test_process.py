@@ -29,6 +29,7 @@ def status(text: str) -> dict[str, str]:
 
 @requires("root")
 @pytest.mark.parametrize("uid", [0, 1000])
+@pytest.mark.conforms("config: $.process.capabilities")
 def test_capabilities_are_exactly_those_asked_for(bare: Bare, busybox_rootfs: Path, uid: int) -> None:
     """Each of the five sets is the config's; the ambient one keeps them over execve for a plain user."""
     names = ["CAP_NET_BIND_SERVICE", "CAP_KILL"]
@@ -120,6 +121,12 @@ def test_a_user_can_open_its_pipes_again(bare: Bare, busybox_rootfs: Path, uid: 
 
 
 @requires("root")
+@pytest.mark.conforms(
+    "config: $.process.user.uid",
+    "config: $.process.user.gid",
+    "config: $.process.user.umask",
+    "config: $.process.user.additionalGids",
+)
 def test_groups_and_umask(bare: Bare, busybox_rootfs: Path) -> None:
     """Supplementary groups and the mask are the config's; without one the mask is 022."""
     config = confined(busybox_rootfs, "sh", "-c", "id -G; umask")
@@ -131,6 +138,7 @@ def test_groups_and_umask(bare: Bare, busybox_rootfs: Path) -> None:
     assert bare.run(plain).out == "0022\n"
 
 
+@pytest.mark.conforms("config: $.process.rlimits")
 def test_resource_limits(bare: Bare, busybox_rootfs: Path) -> None:
     """Soft and hard limits are the config's, in run and in exec."""
     limits = [Rlimit(type="RLIMIT_NOFILE", soft=100, hard=200), Rlimit(type="RLIMIT_CORE", soft=0, hard=0)]
@@ -178,6 +186,7 @@ def test_a_limit_that_cannot_be_raised_is_an_error(bare: Bare, busybox_rootfs: P
         bare.run(config)
 
 
+@pytest.mark.conforms("config: $.process.oomScoreAdj")
 def test_oom_score_is_set(bare: Bare, busybox_rootfs: Path) -> None:
     """The score adjustment is the config's, and an exec inherits it."""
     config = confined(busybox_rootfs, "cat", "/proc/self/oom_score_adj")
@@ -188,6 +197,7 @@ def test_oom_score_is_set(bare: Bare, busybox_rootfs: Path) -> None:
 
 
 @pytest.mark.parametrize("privileges", [True, pytest.param(False, marks=requires("root"))])
+@pytest.mark.conforms("config: $.process.noNewPrivileges")
 def test_a_filter_of_the_config(bare: Bare, busybox_rootfs: Path, privileges: bool) -> None:
     """A filter is loaded with and without no_new_privs, in run and in exec."""
     config = confined(busybox_rootfs, "sh", "-c", "mkdir /tmp/x; grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status")
@@ -254,6 +264,7 @@ def no_stdio() -> Iterator[Stdio]:
     os.close(null)
 
 
+@pytest.mark.conforms("config: $.process.terminal", "config: $.process.consoleSize")
 def test_a_terminal_of_its_own(bare: Bare, busybox_rootfs: Path, no_stdio: Stdio) -> None:
     """The console is a pty of the container's devpts, controlling, of the asked size, and /dev/console is it."""
     script = "tty; stty size; echo x > /dev/tty; readlink /proc/$$/fd/2; [ /dev/console -ef /dev/pts/0 ] && echo same"
@@ -272,6 +283,7 @@ def test_a_terminal_of_its_own(bare: Bare, busybox_rootfs: Path, no_stdio: Stdio
     assert said == ["/dev/pts/0", "33", "77", "x", "/dev/pts/0", "same"]
 
 
+@pytest.mark.conforms("config: $.process.terminal")
 def test_a_terminal_for_an_exec(bare: Bare, busybox_rootfs: Path, no_stdio: Stdio) -> None:
     """The same for exec; input typed at the master arrives, ^C interrupts."""
     with bare.holder(confined(busybox_rootfs)) as name:
@@ -341,6 +353,7 @@ def test_a_directory_that_only_its_user_may_enter(bare: Bare, rootfs: Path) -> N
     assert bare.run(config).out == "/home\nmine\n"
 
 
+@pytest.mark.conforms("config: $.process.cwd")
 def test_a_missing_working_directory_is_made(bare: Bare, busybox_rootfs: Path) -> None:
     """As in runc: the container's own is made if the root can be written."""
     config = confined(busybox_rootfs, "pwd")
@@ -350,6 +363,7 @@ def test_a_missing_working_directory_is_made(bare: Bare, busybox_rootfs: Path) -
 
 
 @pytest.mark.parametrize("env", [["NOVALUE"], ["=x"], [""], ["A=\0"]])
+@pytest.mark.conforms("config: $.process.env")
 def test_variables_that_are_none(bare: Bare, busybox_rootfs: Path, env: list[str]) -> None:
     """What is no NAME=VALUE is refused."""
     config = confined(busybox_rootfs)
@@ -357,3 +371,41 @@ def test_variables_that_are_none(bare: Bare, busybox_rootfs: Path, env: list[str
 
     with pytest.raises(ConfigError, match="env"):
         bare.run(config)
+
+
+@requires("root")
+@pytest.mark.conforms("config: $.process.terminal", "config: $.process.user.uid")
+def test_a_terminal_belongs_to_its_user(bare: Bare, busybox_rootfs: Path, no_stdio: Stdio) -> None:
+    """In run and in exec, so that the user may open it again."""
+    script = "stat -c %u /dev/pts/*[0-9]; echo again > $(tty)"
+    config = confined(busybox_rootfs, "sh", "-c", script)
+    config.process.terminal, config.process.user = True, User(uid=9, gid=9)
+    name = bare.new_id()
+    child = bare.create(config, no_stdio, name=name)
+    try:
+        assert child.console is not None
+        bare.runtime.start(name)
+        assert Terminal(child.console).read_until("again").split() == ["9", "again"]
+    finally:
+        bare.end(name, child)
+    with bare.holder(confined(busybox_rootfs)) as name:
+        process = config.process.copy()
+        process.console_size = ConsoleSize(height=11, width=22)
+        process.args[2] += "; stty size"
+        child, _tree = bare.runtime.exec(name, process, no_stdio)
+        child.wait_console()
+        assert child.console is not None
+        assert Terminal(child.console).read_until("11 22").split() == ["9", "again", "11", "22"]
+        child.wait()
+        child.close()
+
+
+@requires("root")
+def test_a_terminal_without_devpts(bare: Bare, busybox_rootfs: Path, no_stdio: Stdio) -> None:
+    """An error that says where the terminal would have come from: never from the host's."""
+    config = confined(busybox_rootfs)
+    config.process.terminal = True
+    config.mounts = [each for each in config.mounts if each.type != "devpts"]
+
+    with pytest.raises(KernelRefused, match=r"open a terminal of the container's own devpts.*/dev/pts/ptmx"):
+        bare.create(config, no_stdio)

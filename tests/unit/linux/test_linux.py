@@ -168,11 +168,37 @@ def test_clone_gives_a_pidfd() -> None:
     assert fds.readable(pidfd) is False
     assert sched.pidfd_send_signal(pidfd, 15) is True
     assert fds.readable(pidfd, 5) is True
-    status = sched.wait_status(pid)
-    assert status is not None
-    assert os.WTERMSIG(status) == 15
+    assert sched.wait_status(pidfd) == 15
     assert sched.pidfd_send_signal(pidfd, 15) is False
+    with pytest.raises(ChildProcessError):
+        sched.wait_status(pidfd)
     os.close(pidfd)
+
+
+@pytest.mark.parametrize("end", ["exit 7", "exit 0", "kill -KILL $$", "ulimit -c unlimited; cd /proc; kill -QUIT $$"])
+def test_wait_status_is_that_of_waitpid(end: str) -> None:
+    """The same numbers as waitpid's for the same end, and None while it runs."""
+    statuses: list[int | None] = []
+    for by_pidfd in (True, False):
+        read, write = os.pipe2(os.O_CLOEXEC)
+        actions = [(os.POSIX_SPAWN_DUP2, read, 0)]
+        pid = os.posix_spawn("/bin/sh", ["sh", "-c", f"read x; {end}"], {}, file_actions=actions)
+        pidfd = sched.pidfd_open(pid)
+        assert sched.wait_status(pidfd, block=False) is None
+        os.close(read)
+        os.close(write)
+        statuses.append(sched.wait_status(pidfd) if by_pidfd else os.waitpid(pid, 0)[1])
+        os.close(pidfd)
+
+    assert statuses[0] == statuses[1]
+
+
+def test_capget_is_what_proc_shows() -> None:
+    """The three sets of the calling thread."""
+    text = Path("/proc/thread-self/status").read_text(encoding="ascii")
+    shown = dict(line.split(":\t") for line in text.splitlines() if line.startswith("Cap"))
+
+    assert [f"{mask:016x}" for mask in caps.capget()] == [shown[name] for name in ("CapEff", "CapPrm", "CapInh")]
 
 
 def test_reset_signals_are_default() -> None:
