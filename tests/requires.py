@@ -208,6 +208,13 @@ def cgroup_v2() -> Lack | None:
 
 
 @_probe
+def cpuset() -> Lack | None:
+    """The cpuset controller, on whichever version; a kernel for one processor may lack it."""
+    with open("/proc/cgroups", encoding="ascii") as file:
+        return None if "cpuset" in file.read() else Lack("the cpuset controller", kernel=True)
+
+
+@_probe
 def cgroup() -> Lack | None:
     """Limits on memory, pids and cpu, by whichever version."""
     return cgroup_v2() and cgroup_v1()
