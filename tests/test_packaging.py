@@ -49,7 +49,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: zipfile.ZipFile) -> Non
     expected = {
         path.relative_to(_ROOT).as_posix() for path in package.rglob("*") if path.is_file() and path.suffix != ".pyc"
     }
-    found = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    found = {name for name in wheel.namelist() if ".dist-info/" not in name and ".data/scripts/" not in name}
 
     assert found == expected
     assert "pytest_ocirun/py.typed" in found
@@ -60,7 +60,12 @@ def test_entry_points_are_the_plugin_and_the_command(wheel: zipfile.ZipFile) -> 
     text = wheel.read(f"pytest_ocirun-{pytest_ocirun.__version__}.dist-info/entry_points.txt").decode()
 
     assert "[pytest11]\nocirun = pytest_ocirun.plugin.entry" in text
-    assert "[console_scripts]\nocirun = pytest_ocirun.cli.__main__:main" in text
+    assert "console_scripts" not in text
+    script = wheel.read(f"pytest_ocirun-{pytest_ocirun.__version__}.data/scripts/ocirun").decode()
+    assert script.startswith("#!python\n"), "installers put their interpreter there"
+    assert "\nimport re" not in script
+    [info] = [each for each in wheel.infolist() if each.filename.endswith(".data/scripts/ocirun")]
+    assert info.external_attr >> 16 & 0o111 == 0o111
 
 
 def test_metadata_says_what_it_is(metadata: Message) -> None:
