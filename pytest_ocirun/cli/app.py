@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 
 VERBS = {
+    "checkpoint": "say why a running container cannot be saved here",
     "completion": "print the completion script of a shell",
     "create": "create a container",
     "delete": "delete a container and all that it holds",
@@ -43,6 +44,7 @@ VERBS = {
     "list": "list the containers",
     "pause": "have all processes of a container stand still",
     "ps": "show the processes of a container",
+    "restore": "say why no container can be restored here",
     "resume": "let a paused container go on",
     "run": "create a container, start it, and delete it when it ends",
     "spec": "write a config.json to start from",

@@ -29,3 +29,9 @@ def output_of(argv: list[str]) -> str:
         how = f"exit status {status}" if status > 0 else f"signal {-status}"
         raise OcirunError(f"run {' '.join(argv)}: {how}: {text.strip()}")
     return text
+
+
+def find(name: str) -> str | None:
+    """Where a program is, by PATH and the places where only root looks; None if it is nowhere."""
+    path = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
+    return next((found for place in path.split(":") if os.access(found := f"{place}/{name}", os.X_OK)), None)

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 import pytest_ocirun
+from tests.requires import requires
 
 PACKAGE_PARENT = Path(pytest_ocirun.__file__).parents[1]
 BOOT = f"import sys; sys.path.append({str(PACKAGE_PARENT)!r}); from pytest_ocirun.cli.__main__ import main; main()"
@@ -165,12 +166,30 @@ class Cli:
             os.kill(pid, signal.SIGKILL)
 
 
+class Runc(Cli):
+    """Debian's runc with a state root of its own: the control."""
+
+    def command(self, *args: str | Path) -> list[str]:
+        """The argv."""
+        return ["runc", "--root", str(self.root), *map(str, args)]
+
+
 @pytest.fixture
 def cli(tmp_path: Path, busybox_rootfs: Path) -> Iterator[Cli]:
     """The command line; leaves nothing behind, or the test has failed."""
+    yield from _checked(Cli, tmp_path, busybox_rootfs)
+
+
+@pytest.fixture(params=[Cli, pytest.param(Runc, marks=requires("runc"))], ids=["ocirun", "runc"])
+def either(request: pytest.FixtureRequest, tmp_path: Path, busybox_rootfs: Path) -> Iterator[Cli]:
+    """Ours, and runc as the control: the same test holds for both."""
+    yield from _checked(request.param, tmp_path, busybox_rootfs)
+
+
+def _checked(kind: type[Cli], tmp_path: Path, rootfs: Path) -> Iterator[Cli]:
     bundle = tmp_path / "bundle"
     bundle.mkdir()
-    cli = Cli(tmp_path / "root", bundle, busybox_rootfs)
+    cli = kind(tmp_path / "root", bundle, rootfs)
     try:
         yield cli
         deadline = time.monotonic() + 5

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pytest_ocirun.cli.report import Journal
     from pytest_ocirun.cli.settings import Settings
 
-VERB = Verb("create", "CONTAINER-ID", "create a container", *making.OPTIONS, staged=True)
+VERB = Verb("create", "NEW-CONTAINER-ID", "create a container", *making.OPTIONS, staged=True)
 before_stage = making.before_stage
 
 

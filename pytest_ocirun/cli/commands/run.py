@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 VERB = Verb(
     "run",
-    "CONTAINER-ID",
+    "NEW-CONTAINER-ID",
     "create a container, start it, and delete it when it ends",
     *making.OPTIONS,
     stdio.DETACH,
