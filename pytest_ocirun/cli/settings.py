@@ -24,7 +24,7 @@ OPTIONS = (
         value="WHEN",
         choices=("auto", "true", "false"),
     ),
-    Option("systemd-cgroup", "read cgroupsPath as SLICE:PREFIX:NAME and have systemd make the cgroup"),
+    Option("systemd-cgroup", "read cgroupsPath as SLICE:PREFIX:NAME; create and run then say why systemd is not asked"),
     HELP,
     Option("version", "print the version", short="v"),
 )

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests import commands_page
 from tests.examples import Block, block, blocks
 from tests.requires import requires
 
@@ -201,6 +202,11 @@ def test_every_option_is_in_the_reference() -> None:
     rows = re.findall(r"^\| `(--ocirun-[\w-]+)", page, re.MULTILINE)
 
     assert sorted(rows) == sorted(set(re.findall(r"^ +(--ocirun-[\w-]+)", done.stdout, re.MULTILINE)))
+
+
+def test_the_commands_page_is_the_command_line() -> None:
+    """Made anew by `python -m tests.commands_page`."""
+    assert commands_page.PAGE.read_text(encoding="utf-8") == commands_page.page()
 
 
 @pytest.mark.parametrize("page", _PAGES, ids=lambda page: page.name)

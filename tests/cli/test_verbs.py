@@ -1,0 +1,253 @@
+"""Verbs that runc does not have, or that ours does otherwise on purpose."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from pytest_ocirun.cli import app, settings
+from tests.cli.conftest import Cli
+from tests.requires import requires
+
+pytestmark = [requires("root"), pytest.mark.lane("v2")]
+
+UNIFIED = Path("/sys/fs/cgroup/unified")
+
+
+@pytest.mark.conforms("cli: stop")
+@pytest.mark.parametrize(
+    "trap, words, code, quick",
+    [
+        ("trap 'exit 5' TERM", [], 5, True),
+        ("trap 'exit 6' USR1", ["--signal", "USR1"], 6, True),
+        ("trap '' TERM", ["--time", "0.4"], 137, False),
+        ("trap '' TERM", ["-t", "0"], 137, True),
+    ],
+    ids=["acts", "on-another-signal", "ignores-it", "no-grace"],
+)
+def test_stop(cli: Cli, trap: str, words: list[str], code: int, quick: bool) -> None:
+    """A signal, time to act on it, SIGKILL; it returns when the container has ended, and not later."""
+    name = cli.new_id()
+    cli.write("sh", "-c", f"{trap}; echo ready; while :; do sleep 0.01; done")
+    with cli.popen("run", "--keep", name) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        begun = time.monotonic()
+        cli.ok("stop", *words, name)
+        took = time.monotonic() - begun
+        status = cli.status(name)
+        cli.ok("stop", name)
+        assert process.wait(10) == code
+    cli.ok("delete", name)
+
+    assert status == "stopped"
+    assert took < 3
+    assert quick or took >= 0.4
+
+
+@pytest.mark.conforms("cli: stop")
+def test_stop_where_nobody_listens(cli: Cli) -> None:
+    """A created container is killed at once, a paused one goes on and may act, an unknown one is an error."""
+    created, paused = cli.new_id(), cli.running("sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.01; done")
+    assert cli.quiet("create", created) == 0
+    cli.ok("pause", paused)
+    begun = time.monotonic()
+    for name in (created, paused):
+        cli.ok("stop", name)
+    took = time.monotonic() - begun
+    statuses = [cli.status(name) for name in (created, paused)]
+    for name in (created, paused):
+        cli.ok("delete", name)
+
+    assert statuses == ["stopped", "stopped"]
+    assert took < 5
+    assert cli("stop", "nosuch").code == 1
+
+
+@requires("cgroup")
+@pytest.mark.conforms("cli: stop")
+def test_stop_ends_all_of_a_container_that_shares_pids(cli: Cli) -> None:
+    """Without a pid namespace of its own the end of the init ends nobody else."""
+
+    def share(config: dict[str, dict[str, list[dict[str, str]]]]) -> None:
+        config["linux"]["namespaces"] = [each for each in config["linux"]["namespaces"] if each["type"] != "pid"]
+
+    name = cli.running("sh", "-c", "sleep 60 & exec sleep 60", edit=share)
+    cli.ok("stop", "-t", "0", name)
+    left = json.loads(cli.ok("ps", "-f", "json", name))
+    cli.ok("delete", name)
+
+    assert left == []
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "1x", "5m3", "1e3", "99999999"])
+def test_times_that_are_none(cli: Cli, text: str) -> None:
+    """One clear error."""
+    done = cli("stop", f"--time={text}", "nosuch")
+
+    assert (done.code, done.err.startswith("ocirun: --time: expected a length of time such as 10")) == (1, True)
+
+
+@pytest.mark.conforms("cli: events")
+def test_events_end_with_the_container(cli: Cli) -> None:
+    """Not only when it is deleted, and without waiting for the interval."""
+    name = cli.running("sleep", "60")
+    with cli.popen("events", "--interval=50ms", name) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        cli.ok("kill", name, "KILL")
+        code = process.wait(5)
+    done = cli("events", "--stats", name)
+    cli.ok("delete", name)
+
+    assert code == 0
+    assert (done.code, "container not running" in done.err) == (1, True)
+
+
+@pytest.mark.conforms("cli: events --stats")
+def test_stats_of_any_cgroup(cli: Cli) -> None:
+    """The same parts whatever the version, and the interfaces of a network namespace."""
+    name = cli.running("sleep", "60")
+    data = json.loads(cli.ok("events", "--stats", name))["data"]
+    cli.ok("delete", "--force", name)
+
+    assert list(data) == sorted(data, key=list(data).index)
+    assert data["pids"]["current"] == 1
+    assert data["cpu"]["usage"]["total"] > 0
+    assert [each["Name"] for each in data["network_interfaces"]] == ["lo"]
+
+
+@pytest.mark.conforms("cli: run --pidfd-socket", "cli: create --pidfd-socket", "cli: exec --pidfd-socket")
+@pytest.mark.parametrize("verb", ["run", "exec"])
+def test_a_pidfd_is_sent(cli: Cli, tmp_path: Path, verb: str) -> None:
+    """It stands for the process: a signal by it reaches that, and it tells the end."""
+    path = tmp_path / "socket"
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+    listener.settimeout(10)
+    name = cli.running("sleep", "60") if verb == "exec" else cli.new_id()
+    cli.write("sleep", "61")
+    words = [name, "sleep", "61"] if verb == "exec" else [name]
+    assert cli.quiet(verb, "--detach", "--pidfd-socket", path, "--pid-file", tmp_path / "pid", *words) == 0
+    connection, _address = listener.accept()
+    _data, fds, _flags, _from = socket.recv_fds(connection, 100, 1)
+    info = Path(f"/proc/self/fdinfo/{fds[0]}").read_text()
+    signal.pidfd_send_signal(fds[0], signal.SIGKILL)
+    if verb == "run":
+        cli.wait_for(name, "stopped")
+    for each in (*fds,):
+        os.close(each)
+    for sock in (connection, listener):
+        sock.close()
+    cli.ok("delete", "--force", name)
+
+    assert f"Pid:\t{(tmp_path / 'pid').read_text()}\n" in info
+
+
+@pytest.mark.conforms("cli: checkpoint", "cli: restore")
+def test_checkpoint_and_restore_are_refused(cli: Cli, tmp_path: Path) -> None:
+    """In one sentence that names criu; the container is unharmed."""
+    name = cli.running("sleep", "60")
+    done = cli("checkpoint", "--image-path", tmp_path / "image", "--leave-running", name)
+    status = cli.status(name)
+    cli.ok("delete", "--force", name)
+    again = cli("restore", "-d", "--image-path", tmp_path / "image", name)
+
+    assert (done.code, status, again.code) == (1, "running", 1)
+    assert done.err.startswith(f"ocirun: checkpoint container {name}: ")
+    assert again.err.startswith(f"ocirun: restore container {name}: ")
+    assert "criu" in done.err
+    assert "criu" in again.err
+    assert not (tmp_path / "image").exists()
+
+
+@pytest.mark.conforms("cli: checkpoint")
+def test_a_criu_that_does_not_work_is_named(cli: Cli, tmp_path: Path) -> None:
+    """With its own words."""
+    (tmp_path / "criu").write_text("#!/bin/sh\necho 'Error: vdso: no such area'\nexit 1\n")
+    (tmp_path / "criu").chmod(0o755)
+    name = cli.running("sleep", "60")
+    done = cli("checkpoint", name, env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    cli.ok("delete", "--force", name)
+
+    assert done.code == 1
+    assert "criu does not work on this host: run criu check: exit status 1: Error: vdso: no such area" in done.err
+
+
+@pytest.mark.conforms("cli: --debug")
+def test_debug_prints_the_plan(cli: Cli) -> None:
+    """Each step as a sentence, before it is done."""
+    cli.write("true")
+    done = cli("--debug", "run", cli.new_id())
+    lines = [line.removeprefix("ocirun: ") for line in done.err.splitlines()]
+
+    assert done.code == 0
+    assert "clone with new namespaces: " in "".join(line for line in lines if line.startswith("clone"))
+    assert lines.index("pivot into the root file system and let the old one go") < len(lines) - 1
+    assert any(line.startswith("execute true") or "true" in line for line in lines[-1:])
+
+
+class PureV1(Cli):
+    """``ocirun`` where no v2 tree is mounted beside v1, in a mount namespace of its own."""
+
+    def command(self, *args: str | Path) -> list[str]:
+        """The argv."""
+        script = f'mount --make-rprivate /; umount {UNIFIED}; exec "$@"'
+        return ["unshare", "--mount", "sh", "-euc", script, "sh", *super().command(*args)]
+
+
+@requires("cgroup_v1")
+@pytest.mark.conforms("cli: pause", "cli: resume")
+def test_the_freezer_of_v1(cli: Cli) -> None:
+    """What it holds does not even die of SIGKILL, so kill, delete and stop thaw it."""
+    if not UNIFIED.is_mount():
+        pytest.skip("this kernel lacks nothing: it has no v2 tree beside v1, and every test here is this one")
+    pure = PureV1(cli.root, cli.bundle, cli.rootfs, cli.ids)
+    names = [pure.running("sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.01; done") for _ in range(4)]
+    for name in names:
+        pure.ok("pause", name)
+    statuses = [cli.status(name) for name in names]
+    files = [Path(f"/sys/fs/cgroup/freezer/ocirun/{name}/freezer.state").read_text() for name in names]
+    killed, forced, stopped, resumed = names
+    pure.ok("kill", killed, "KILL")
+    pure.wait_for(killed, "stopped")
+    pure.ok("delete", "--force", forced)
+    pure.ok("stop", stopped)
+    pure.ok("resume", resumed)
+    after = pure.status(resumed)
+    for name in (killed, stopped, resumed):
+        pure.ok("delete", "--force", name)
+
+    assert statuses == ["paused"] * 4
+    assert files == ["FROZEN\n"] * 4
+    assert after == "running"
+
+
+@pytest.mark.parametrize("verb", sorted(app.VERBS))
+def test_no_option_is_refused(verb: str) -> None:
+    """Every option of every verb does what it says."""
+    options = app.find_command(verb).VERB.options
+
+    assert [option.name for option in options if option.refused] == []
+
+
+@requires("runc")
+@pytest.mark.parametrize("verb", ["", *sorted({*app.VERBS} - {"stop", "completion", "features"})])
+def test_every_option_of_runc_is_there(verb: str) -> None:
+    """Read from runc's own help."""
+    help_text = subprocess.run(
+        ["runc", *([verb] if verb else []), "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    section = help_text.rpartition("OPTIONS:")[2] if "OPTIONS:" in help_text else ""
+    theirs = {word.strip(",") for line in section.splitlines() for word in line.split() if line.startswith("   --")}
+    theirs = {word for word in theirs if word.startswith("--")}
+    ours = app.find_command(verb).VERB.options if verb else settings.OPTIONS
+    known = {f"--{option.name}" for option in ours} | {"--help"}
+
+    assert theirs - known - ({"--criu"} if not verb else set()) == set()
