@@ -6,6 +6,7 @@ Messages on the reply socket, in any order until the last::
     child   -> client   {"event": "console"} + pty master       terminal: true
     child   -> client   {"event": "mounted"}                    prestart or createRuntime hooks: may they run now?
     client  -> child    go                                      they have run
+    client  -> child    keep                                    a container that waits for its start is written down
     child   -> client   {"event": "filtering"} + shared page    a filter is about to be loaded; see listener
     child   -> client   {"event": "ready"}                      a container waits for its start
     zygote  -> client   {"event": "removed"}                    what a container's init owned is gone
@@ -239,6 +240,10 @@ class Child:
             if fd is not None and fd >= 0:
                 os.close(fd)
         self.pidfd, self.console = -1, None
+
+    def keep(self) -> None:
+        """Tell a container that waits for its start that it is known, so that it stays when we end."""
+        self._answer(b"keep")
 
     def _answer(self, word: bytes) -> None:
         try:

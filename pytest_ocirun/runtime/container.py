@@ -128,9 +128,12 @@ class Runtime:
         """
         creation = Creation(self, state.make(self.root, container_id), config, bundle)
         try:
-            known = describe(container_id, bundle, config)
-            creation.directory.write({**known, "pid": 0, "start_time": 0, "maker": proc.own()})
+            known = {**describe(container_id, bundle, config), "pid": 0, "start_time": 0, "maker": proc.own()}
+            creation.directory.write(known)
             creation.cgroup = allotment.make(self._cgroups(), container_id, config, allow_none=without_cgroup)
+            if config.linux.cgroups_path:
+                known["cgroups"] = creation.cgroup.paths
+                creation.directory.write(known)
             creation.program = self.program(config.linux.seccomp)
             around = surroundings(container_id, creation.cgroup, self._spawner, stdio, bundle=bundle)
             around.holder, around.autostart = holder, start
@@ -172,7 +175,6 @@ class Runtime:
             if status != state.CREATED:
                 raise WrongStatus(f"start container {container_id}: it is {status}, not created")
             connection = init.start(directory)
-            os.unlink(state.START_SOCKET, dir_fd=directory.fd)
         error = init.await_start(connection)  # without the lock: hooks may run for long, or ask about the container
         try:
             if error is not None:
@@ -292,6 +294,7 @@ class Runtime:
         try:
             if not around.autostart:
                 slots["listen"] = init.listen(directory).detach()
+                creation.waits = True
                 own.append(slots["listen"])
             elif not around.holder:
                 creation.started, slots["started"] = os.pipe2(os.O_CLOEXEC)

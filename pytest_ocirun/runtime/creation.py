@@ -35,7 +35,7 @@ class Creation:
         bundle: absolute path of its bundle.
     """
 
-    __slots__ = ("_bundle", "_runtime", "cgroup", "child", "config", "directory", "program", "started")
+    __slots__ = ("_bundle", "_runtime", "cgroup", "child", "config", "directory", "program", "started", "waits")
 
     def __init__(self, runtime: Runtime, directory: Directory, config: Config, bundle: str) -> None:
         self._runtime = runtime
@@ -46,6 +46,7 @@ class Creation:
         self.program: Program | None = None
         self.child: Child | None = None
         self.started: int | None = None
+        self.waits = False
 
     def shown_cgroups(self) -> list[list[str]]:
         """What the container's cgroup mount shows, if it has one."""
@@ -87,6 +88,8 @@ class Creation:
             init = (self.child.pid, self.child.start_time)
             record = Record(self.directory.id, self.config, init, self.cgroup, kept)
             self._runtime.created(record, self.directory, self._bundle)
+            if self.waits:
+                self.child.keep()
             if self.started is not None and hooks.poststart:
                 self._points().start(self.child.pid)
         except BaseException as error:

@@ -5,7 +5,10 @@ Must not know: how containers are made, or zygotes, which remove what they made 
 
 from __future__ import annotations
 
-from pytest_ocirun.errors import ContainerNotFound, OcirunError, WrongStatus
+import os
+import time
+
+from pytest_ocirun.errors import ContainerExists, ContainerNotFound, OcirunError, WrongStatus
 from pytest_ocirun.runtime import init, remains, state
 
 TYPE_CHECKING = False
@@ -15,6 +18,9 @@ if TYPE_CHECKING:
 
     from pytest_ocirun.runtime.cgroups import Cgroup, Manager
     from pytest_ocirun.runtime.container import Runtime
+
+_SECONDS = 5.0
+_PAUSE = 0.01
 
 
 def delete(root: str, container_id: str, *, force: bool, known: Cgroup | None, manager: Callable[[], Manager]) -> Any:
@@ -50,10 +56,37 @@ def delete(root: str, container_id: str, *, force: bool, known: Cgroup | None, m
         if known is not None:
             remains.remove_cgroup(known, shares_pids=shares_pids)
         elif "cgroups" not in document:  # its maker died before it could say which
-            manager().create(None, container_id, None, allow_none=True).remove()
+            _remove_unknown(manager(), container_id, document)
         cgroups = None if known is not None else document.get("cgroups")
         remains.remove({"cgroups": cgroups, "shares_pids": shares_pids, "state": directory.path})
     return document
+
+
+def _remove_unknown(manager: Manager, container_id: str, document: dict[str, Any]) -> None:
+    """Remove the cgroup that a maker may have made before it was killed, or may not.
+
+    Its init ends by itself when it sees that; until then the cgroup is in use.
+    """
+    path = document.get("config", {}).get("linux", {}).get("cgroupsPath")
+    cgroup = _again(lambda: manager.create(path, container_id, None, allow_none=True))
+    cgroup.remove()
+    # One of the config's path was not made by us just now, so it stays; empty, it can only be the killed maker's.
+    for directory in {os.path.dirname(file) for file in cgroup.join_files()} if path else ():
+        try:
+            os.rmdir(directory)
+        except OSError:
+            continue
+
+
+def _again(make: Callable[[], Cgroup]) -> Cgroup:
+    deadline = time.monotonic() + _SECONDS
+    while True:
+        try:
+            return make()
+        except ContainerExists:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_PAUSE)
 
 
 def _kill_paused(document: dict[str, Any]) -> None:

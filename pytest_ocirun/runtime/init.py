@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pytest_ocirun.errors import OcirunError
     from pytest_ocirun.runtime.state import Directory
 
+_STARTING = "starting.sock"
+
 
 def listen(directory: Directory) -> fds.Socket:
     """The listening end of a new container's start socket. The path by fd keeps it below the limit of unix(7)."""
@@ -42,9 +44,12 @@ def start(directory: Directory) -> fds.Socket:
     Raises:
         WrongStatus: it ended before, or somebody else starts it.
     """
+    # Out of the way first: if we are killed, what may run must not pass for created, and be deleted like that.
+    os.rename(state.START_SOCKET, _STARTING, src_dir_fd=directory.fd, dst_dir_fd=directory.fd)
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
     try:
-        connection.connect(f"/proc/self/fd/{directory.fd}/{state.START_SOCKET}")
+        connection.connect(f"/proc/self/fd/{directory.fd}/{_STARTING}")
+        os.unlink(_STARTING, dir_fd=directory.fd)
         if fds.receive(connection)[0] == b"starting":
             return connection
     except (ConnectionRefusedError, ConnectionResetError):

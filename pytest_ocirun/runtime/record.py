@@ -79,9 +79,12 @@ def describe(container_id: str, bundle: str, config: Config) -> dict[str, Any]:
     known: dict[str, Any] = {"ociVersion": config.oci_version, "id": container_id, "bundle": bundle}
     if config.annotations:
         known["annotations"] = config.annotations
+    parts: dict[str, Any] = {}
     if any(vars(config.hooks).values()):
-        known["config"] = {"hooks": codec.encode(config.hooks)}
-    return known
+        parts["hooks"] = codec.encode(config.hooks)
+    if config.linux.cgroups_path:
+        parts["linux"] = {"cgroupsPath": config.linux.cgroups_path}
+    return {**known, "config": parts} if parts else known
 
 
 class Record:
@@ -149,7 +152,9 @@ class Record:
         if self.filter is not None:
             fd = os.open(_FILTER, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=directory.fd)
             try:
-                os.write(fd, self.filter.code)
+                left = memoryview(self.filter.code)
+                while left:  # a disk that is almost full takes a part, and that is another filter
+                    left = left[os.write(fd, left) :]
             finally:
                 os.close(fd)
         now = time.time()

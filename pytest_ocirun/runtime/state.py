@@ -34,6 +34,7 @@ ALIVE = (CREATED, RUNNING, PAUSED)
 START_SOCKET = "start.sock"
 _TRIES = 100
 _STATE = "state.json"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+.-")
 _ID_LENGTH = 1024
 
@@ -105,12 +106,20 @@ class Directory:
         return document
 
     def write(self, document: dict[str, Any]) -> None:
-        """Replace the stored document as one act."""
+        """Replace the stored document as one act.
+
+        Raises:
+            OcirunError: it cannot be written; the one before stays.
+        """
         temporary = f"{_STATE}.new"
-        fd = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
-        with os.fdopen(fd, "wb") as file:
-            file.write(json_text.dumps(document).encode())
-        os.rename(temporary, _STATE, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        try:
+            fd = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
+            with os.fdopen(fd, "wb") as file:
+                file.write(json_text.dumps(document).encode())
+            os.rename(temporary, _STATE, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        except OSError as error:
+            hint = "Is the file system of the state root full?" if error.errno in _FULL else None
+            raise OcirunError(f"write the state {self.path}/{_STATE}: {error.strerror}", hint=hint) from error
 
     def status(self, document: dict[str, Any]) -> str:
         """The container's status now."""

@@ -39,6 +39,7 @@ _FAILED = 127
 _SOCK_CLOEXEC = 0o2000000
 _STARTING = b"starting"
 _READY = b'{"event": "ready"}'
+_KEEP = b"keep"
 _TAIL = ("ready", "wait_start", "use_console", "arrange_fds", "default_signals", "load_filter", "execute")
 _ROW = struct.Struct("<6Qq")
 
@@ -66,7 +67,7 @@ _X86_64 = _Machine(
     62,
     "41bc TABLE 498b0424 498b7c2408 498b742410 498b542418 4d8b542420 4d8b442428 0f05 498b4c2430 4885c9 7805 4839c8 7506"
     " 4983c438 ebcc f7d8 880425 ERRNO 41bc FAILURE ebbb",
-    {"write": 1, "close": 3, "execve": 59, "fcntl": 72, "exit_group": 231, "accept4": 288, "seccomp": 317},
+    {"read": 0, "write": 1, "close": 3, "execve": 59, "fcntl": 72, "exit_group": 231, "accept4": 288, "seccomp": 317},
 )
 _MACHINES = {"x86_64": _X86_64}
 
@@ -173,6 +174,7 @@ def usher(context: Context, args: list[str], env: list[str], first: int, waits: 
         ready, starting = image.add(_READY), image.add(_STARTING)
         rows = [
             ("write", first + 1, ready, len(_READY), len(_READY)),
+            ("read", first + 1, image.add(bytes(len(_KEEP))), len(_KEEP), len(_KEEP)),
             ("accept4", first, 0, 0, _SOCK_CLOEXEC, speaker),
             ("write", speaker, starting, len(_STARTING), len(_STARTING)),
             ("close", first, 0),

@@ -124,4 +124,4 @@ def test_nothing_of_the_usher_reaches_the_program(cli: Cli) -> None:
     # The shell's own is the directory.
     assert fds == "/proc/self/fd/0 /proc/self/fd/1 /proc/self/fd/2 /proc/self/fd/3"
     assert arguments == f"{' '.join(program)} "
-    assert environment == "PATH=/bin\nA=1\n"
+    assert environment == "PATH=/bin\nA=1\nHOME=/root\n"
