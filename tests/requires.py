@@ -249,6 +249,15 @@ def sys_resource() -> Lack | None:
 
 
 @_probe
+def selinux() -> Lack | None:
+    """SELinux without a policy, which then knows a few labels of the kernel's own."""
+    with open("/proc/filesystems", encoding="ascii") as file:
+        enabled = "selinuxfs" in file.read().split()
+    loaded = os.path.exists("/sys/fs/selinux/enforce")
+    return None if enabled and not loaded else Lack("SELinux without a policy", kernel=True)
+
+
+@_probe
 def timens() -> Lack | None:
     """Time namespaces."""
     return None if os.path.exists("/proc/self/ns/time") else Lack("time namespaces", kernel=True)

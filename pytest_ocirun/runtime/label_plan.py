@@ -55,16 +55,23 @@ def _has_apparmor() -> bool:
         return False
 
 
-def opening(process: Process) -> list[Step]:
+def labels_of(process: Process, own: Process) -> list[tuple[str, str]]:
+    """(module, label) of a process; one that joins a container and has none gets that of the container's own."""
+    wanted = (
+        ("apparmor", process.apparmor_profile or own.apparmor_profile),
+        ("selinux", process.selinux_label or own.selinux_label),
+    )
+    return [(module, label) for module, label in wanted if label]
+
+
+def opening(labels: list[tuple[str, str]]) -> list[Step]:
     """What must be done while the process still sees the host's /proc, which no image can have forged."""
-    modules = (("apparmor", process.apparmor_profile), ("selinux", process.selinux_label))
-    return [["open_label", module] for module, label in modules if label]
+    return [["open_label", module] for module, _label in labels]
 
 
-def setting(process: Process) -> list[Step]:
+def setting(labels: list[tuple[str, str]]) -> list[Step]:
     """What asks the modules for the labels that the next execve gives."""
-    modules = (("apparmor", process.apparmor_profile), ("selinux", process.selinux_label))
-    return [["set_label", module, label] for module, label in modules if label]
+    return [["set_label", module, label] for module, label in labels]
 
 
 def label_mounts(steps: list[Step], label: str) -> list[Step]:

@@ -45,8 +45,9 @@ class Rarities:
         from pytest_ocirun.runtime import label_plan
 
         self._mount_label = config.linux.mount_label
-        self.first += label_plan.opening(process)
-        self.inside += label_plan.setting(process)
+        labels = label_plan.labels_of(process, config.process)
+        self.first += label_plan.opening(labels)
+        self.inside += label_plan.setting(labels)
 
     def add_devices(self, config: Config) -> None:
         """Network devices, which come when the process is where it will stay."""
@@ -67,7 +68,7 @@ def rarities(config: Config, process: Process, *, joining: bool = False) -> Rari
     """What the container, or with ``joining`` a process that joins it, needs beyond the usual.
 
     Args:
-        config: the container's; what it says of scheduling holds for a joining process that says nothing itself.
+        config: the container's; what it says of scheduling and labels holds for a joining process that says nothing itself.
         process: the process.
         joining: whether it joins a container that there is.
     """
@@ -78,7 +79,10 @@ def rarities(config: Config, process: Process, *, joining: bool = False) -> Rari
         or (joining and (process.exec_cpu_affinity or own.exec_cpu_affinity or own.scheduler or own.io_priority))
     ):  # fmt: skip
         found.add_tuning(config, process, joining=joining)
-    if process.apparmor_profile or process.selinux_label or (linux.mount_label and not joining):
+    if (
+        (process.apparmor_profile or process.selinux_label or own.apparmor_profile or own.selinux_label)
+        or (linux.mount_label and not joining)
+    ):  # fmt: skip
         found.add_labels(config, process)
     if linux.net_devices and not joining:
         found.add_devices(config)

@@ -400,6 +400,18 @@ def test_a_terminal_belongs_to_its_user(bare: Bare, busybox_rootfs: Path, no_std
         child.close()
 
 
+@requires("root", "selinux")
+@pytest.mark.conforms("config: $.process.selinuxLabel")
+def test_selinux_label(bare: Bare, busybox_rootfs: Path) -> None:
+    """The program runs under the label, in run and in exec; without a policy only the kernel's own are known."""
+    config = confined(busybox_rootfs, "cat", "/proc/self/attr/current")
+    config.process.selinux_label = "unlabeled"
+    with bare.holder(config) as name:
+        execs = [bare.exec(name, *config.process.args, selinux_label=label).out for label in ("unlabeled", "")]
+
+    assert [text.rstrip("\0") for text in (bare.run(config).out, *execs)] == ["unlabeled", "unlabeled", "unlabeled"]
+
+
 @requires("root")
 def test_a_terminal_without_devpts(bare: Bare, busybox_rootfs: Path, no_stdio: Stdio) -> None:
     """An error that says where the terminal would have come from: never from the host's."""

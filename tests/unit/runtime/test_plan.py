@@ -323,7 +323,8 @@ def test_labels_are_opened_before_the_image_can_interfere() -> None:
     """The attribute file is the host's own /proc's; it is written before the filter and the drop of rights."""
     config = confined()
     config.process.apparmor_profile, config.process.selinux_label = "profile", "u:r:t:s0"
-    made, joined = container_plan(config, around()), exec_plan(config.process, config, (7, 8), around())
+    plain = Process(user=User(uid=0, gid=0), args=["ls"], cwd="/", no_new_privileges=True)
+    made, joined = container_plan(config, around()), exec_plan(plain, config, (7, 8), around())
 
     for plan_made, first in ((made, "become_root"), (joined, "join_init")):
         enter = names(plan_made["enter"])
