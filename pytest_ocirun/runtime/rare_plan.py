@@ -68,7 +68,7 @@ def rarities(config: Config, process: Process, *, joining: bool = False) -> Rari
     """What the container, or with ``joining`` a process that joins it, needs beyond the usual.
 
     Args:
-        config: the container's; what it says of scheduling and labels holds for a joining process that says nothing itself.
+        config: the container's; what it says of scheduling and labels holds for a joining process that says nothing.
         process: the process.
         joining: whether it joins a container that there is.
     """
