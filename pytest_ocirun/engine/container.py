@@ -12,6 +12,7 @@ from pytest_ocirun.engine.result import Counters, ExecResult, Exit
 from pytest_ocirun.errors import CommandFailed, ConfigError, ContainerNotFound, ProtocolError
 from pytest_ocirun.linux import fds
 from pytest_ocirun.oci.process import Process, User
+from pytest_ocirun.runtime.child import NotRun
 from pytest_ocirun.runtime.kin import kill_kin
 from pytest_ocirun.runtime.stdio import Stdio
 from pytest_ocirun.runtime.validate_process import validate_process
@@ -232,6 +233,14 @@ class Container:
         return [f"{name}={value}" for name, value in variables.items()]
 
     def _run(
+        self, process: Process, data: bytes | None, deadline: float | None
+    ) -> tuple[int, bool, tuple[bytes, bytes]]:
+        try:
+            return self._attempt(process, data, deadline)
+        except NotRun:
+            return self._attempt(process, data, deadline)  # the container's spare is used up, so this is the last time
+
+    def _attempt(
         self, process: Process, data: bytes | None, deadline: float | None
     ) -> tuple[int, bool, tuple[bytes, bytes]]:
         theirs: list[int] = []

@@ -21,6 +21,17 @@ MACHINE = os.uname().machine
 
 # Numbers from 424 on are the same on every architecture.
 NUMBERS: dict[str, tuple[int, int]] = {
+    "dup3": (292, 24),
+    "execve": (59, 221),
+    "exit_group": (231, 94),
+    "fchdir": (81, 50),
+    "prctl": (157, 167),
+    "prlimit64": (302, 261),
+    "sendto": (44, 206),
+    "setgroups": (116, 159),
+    "setresgid": (119, 149),
+    "setresuid": (117, 147),
+    "umask": (95, 166),
     "pivot_root": (155, 41),
     "keyctl": (250, 219),
     "capget": (125, 90),
@@ -42,8 +53,14 @@ NUMBERS: dict[str, tuple[int, int]] = {
     "close_range": (436, 436),
     "openat2": (437, 437),
     "pidfd_getfd": (438, 438),
+    "faccessat2": (439, 439),
     "mount_setattr": (442, 442),
 }
+
+
+def number(name: str) -> int:
+    """This machine's number of the system call ``name``, a key of ``NUMBERS``."""
+    return NUMBERS[name][_MACHINES.get(MACHINE, 0)]
 
 
 class SystemCall:
@@ -58,7 +75,7 @@ class SystemCall:
 
     def __init__(self, name: str, *argtypes: type) -> None:
         self.name = name
-        self._number = NUMBERS[name][_MACHINES.get(MACHINE, 0)]
+        self._number = number(name)
         self._function = libc["syscall"]
         self._function.restype = ctypes.c_long
         self._function.argtypes = (ctypes.c_long, *argtypes)

@@ -36,6 +36,10 @@ _HINTS = {
 }
 
 
+class NotRun(KernelRefused):
+    """A spare met an error before its program ran. Not for users: whoever asked for the program asks again."""
+
+
 class Child:
     """A process that a spawner made for us.
 
@@ -306,7 +310,7 @@ class Child:
         elif event == "exit":
             self._status = message["status"]
             self._ended = True
-        elif event == "error":
+        elif event in ("error", "unfit"):
             self._error = refused(message)
             if not self.pid and message["step"] is None:
                 self._ended = True
@@ -339,6 +343,8 @@ def read_message(data: bytes) -> dict[str, Any]:
 
 def refused(message: dict[str, Any]) -> OcirunError:
     """The error that a message of the child or the spawner stands for."""
+    if message["event"] == "unfit":
+        return NotRun("run a program by a spare: an ordinary exec tells why not", errno=0)
     if message["operation"] == "run_hooks":
         return HookFailed(message["text"])
     what = message["step"] or "make the process"

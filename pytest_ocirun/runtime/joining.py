@@ -71,14 +71,7 @@ class Joining:
     def prepare(self, record: Record) -> None:
         """Have a process join a running container and wait for ``run``; does not wait for it."""
         around = surroundings(record.id, record.cgroup, self._spawner, None)
-        slots: dict[str, int] = {}
-        filters = add_filter(record.filter, around, slots)
-        try:
-            made = plan.spare_plan(record.config, record.init, around)
-            self._spares.add(record.id, self._spawner.spawn(made, slots))
-        finally:
-            for fd in filters:
-                os.close(fd)
+        self._spares.add(record.id, self._spawner.spawn(plan.spare_plan(record.config, record.init, around), {}))
 
     def drop(self, container_id: str) -> None:
         """Let go of what waits in a container."""
@@ -90,8 +83,9 @@ class Joining:
         slots = slots_for(process, record.config, stdio)
         if plan.suits_spare(record.config, process) and (record.filter is None or record.filter.listener is None):
             around.filter_flags = None if record.filter is None else record.filter.flags
+            steps = plan.program_steps(process, around)
             procs = [path for path in cgroup.join_files() if path not in record.cgroup.join_files()]
-            child = self._spares.run(record.id, plan.program_steps(process, around), slots, procs)
+            child = self._spares.run(record.id, steps, slots, record.filter, procs)
             if child is not None:
                 return child
         filters = add_filter(record.filter, around, slots)

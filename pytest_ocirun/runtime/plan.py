@@ -138,7 +138,7 @@ def container_plan(config: Config, around: Surroundings) -> Plan:
         "oom_score": config.process.oom_score_adj,
         "outside": rare.outside,
         "enter": enter,
-        "holder": around.holder,
+        "program": "holder" if around.holder else None,
     }
 
 
@@ -158,7 +158,7 @@ def exec_plan(process: Process, config: Config, init: tuple[int, int], around: S
 
 def spare_plan(config: Config, init: tuple[int, int], around: Surroundings) -> Plan:
     """The plan of a process that joins the container of ``config`` and waits for ``program_steps``; see ``spare``."""
-    return _joining_plan(config, init, around, None, Rarities(), [["wait_program"]])
+    return _joining_plan(config, init, around, None, Rarities(), [["become_runner"]], program="runner")
 
 
 def suits_spare(config: Config, process: Process) -> bool:
@@ -178,7 +178,14 @@ def program_steps(process: Process, around: Surroundings, rare: Rarities | None 
 
 
 def _joining_plan(
-    config: Config, init: tuple[int, int], around: Surroundings, oom_score: int | None, rare: Rarities, then: list[Step]
+    config: Config,
+    init: tuple[int, int],
+    around: Surroundings,
+    oom_score: int | None,
+    rare: Rarities,
+    then: list[Step],
+    *,
+    program: str | None = None,
 ) -> Plan:
     flags = sum(sched.NAMESPACES[each.type] for each in config.linux.namespaces if each.type != "pid")
     # By itself, while it has the right to: a join may take long, and the spawner has others to serve. What is
@@ -201,7 +208,7 @@ def _joining_plan(
         "oom_score": config.process.oom_score_adj if oom_score is None else oom_score,
         "outside": rare.outside,
         "enter": [*enter, ["new_session"], ["new_keyring", around.id], ["open_root"], *then],
-        "holder": False,
+        "program": program,
     }
 
 

@@ -14,10 +14,10 @@ import stat
 
 from pytest_ocirun.linux import caps, fds, netdev, prctl, sched, signals, tty, uts
 from pytest_ocirun.oci import json_text
-from pytest_ocirun.runtime import place
+from pytest_ocirun.runtime import place, runner
 from pytest_ocirun.runtime.idmap import setgroups_allowed, translate
 from pytest_ocirun.runtime.inside import open_inside
-from pytest_ocirun.runtime.steps import Context, operation, replay
+from pytest_ocirun.runtime.steps import Context, operation
 
 _RLIMIT_LOCKS = 10  # without effect since Linux 2.4.25, but kept and shown
 
@@ -306,19 +306,14 @@ def wait_start(context: Context) -> None:
     context.fds["starter"] = connection
 
 
-@operation("wait for the program to run")
-def wait_program(context: Context) -> None:
-    """Take the rest of the steps from the client, with the fds that they name, and do them; see ``spare``."""
-    sock = fds.socket_of(context.fds["reply"])
-    data, received = fds.receive(sock)
-    sock.detach()
-    if not data:
-        os._exit(0)  # the client let go of this process without having needed it
-    steps, *others = received
-    context.fds |= zip(json_text.loads(data)["slots"], others, strict=True)
-    program = json_text.loads(fds.read_all(steps))
-    os.close(steps)
-    replay(program, context)
+@operation("wait for the program to run, as the runner")
+def become_runner(context: Context) -> None:
+    """Replace this process by the one that takes its system calls from the client; see ``runner`` and ``spare``."""
+    signals.reset()
+    reply, program = (_lift(context.fds[slot], runner.SOCKET + 1) for slot in ("reply", "runner"))
+    fds.close_range(runner.SOCKET, flags=fds.CLOSE_RANGE_CLOEXEC)
+    os.dup2(reply, runner.SOCKET, inheritable=True)
+    os.execve(program, ["ocirun-spare"], {})
 
 
 @operation("arrange the file descriptors {0}")

@@ -22,7 +22,7 @@ import sys
 from pytest_ocirun.errors import OcirunError
 from pytest_ocirun.linux import fds, prctl, sched, signals
 from pytest_ocirun.oci import json_text
-from pytest_ocirun.runtime import holder, remains, stage
+from pytest_ocirun.runtime import elf, holder, remains, runner, stage
 from pytest_ocirun.runtime.freezer import holds_killed
 from pytest_ocirun.runtime.spawn import failure, spawn
 
@@ -70,7 +70,11 @@ class Zygote:
         self._epoll.register(control.fileno(), select.EPOLLIN)
         self._processes: dict[int, _Process] = {}  # by pidfd
         self._inits: dict[str, _Process] = {}  # by container id
-        self._holder = holder.open_program()
+        machine = os.uname().machine
+        self._programs = {
+            "holder": elf.open_for_execution("holder", holder.program(machine), 0o555),
+            "runner": elf.open_for_execution("runner", runner.program(machine), 0o111),
+        }
 
     def serve(self) -> None:
         """Answer until the client is gone, then clean up; also when something that nobody thought of went wrong."""
@@ -131,8 +135,8 @@ class Zygote:
 
     def _spawn(self, plan: Plan, slots: dict[str, int], owns: dict[str, Any] | None) -> None:
         reply = slots["reply"]
-        if plan["holder"]:
-            slots["holder"] = os.dup(self._holder)
+        if plan["program"]:
+            slots[plan["program"]] = os.dup(self._programs[plan["program"]])
         made = spawn(plan, slots)
         if made is None:
             os.close(reply)
