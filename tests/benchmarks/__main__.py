@@ -23,6 +23,7 @@ class Section(NamedTuple):
         block: the most samples of a row in one go.
         paused: whether to idle before each sample.
         by_phase: whether the phases are what matters.
+        alternate: whether to change to the next row after each sample, in as many more rounds.
         units: rows that the others are compared with too, in a table of its own.
     """
 
@@ -32,11 +33,13 @@ class Section(NamedTuple):
     block: int = 100
     paused: bool = False
     by_phase: bool = False
+    alternate: bool = False
     units: tuple[str, ...] = ()
 
 
 SECTIONS = {
-    "lifecycle": Section("create + exec /bin/true + delete", lifecycle.rows, "runc run"),
+    "lifecycle": Section("create + exec /bin/true + delete", lifecycle.rows, "runc run", alternate=True),
+    "back-to-back": Section("the same, each many times without a pause", lifecycle.rows, "runc run"),
     "paused": Section("the same, idle before each", lifecycle.rows, "runc run", paused=True),
     "exec": Section("exec /bin/true in a running container", execs.rows, "nsenter"),
     "cold": Section("run /bin/true, a cold process each", cold.run_rows, "runc run", block=5),
@@ -76,7 +79,9 @@ def _measure(section: Section, scratch: Path, options: argparse.Namespace) -> li
     pause = options.pause if section.paused else 0.0
     with section.rows(scratch) as offered:
         rows = [row for row in offered if options.only is None or options.only in row.name]
-        failed = interleave(rows, rounds=options.rounds, block=min(options.block, section.block), pause=pause)
+        block = 1 if section.alternate else min(options.block, section.block)
+        rounds = options.rounds * (options.block if section.alternate else 1)
+        failed = interleave(rows, rounds=rounds, block=block, pause=pause)
     print("\n".join(["", *failed]) if failed else "", end="")
     measured = [row for row in rows if row.times]
     if measured:
