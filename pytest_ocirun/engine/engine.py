@@ -198,7 +198,12 @@ class Engine:
             raise
         finally:
             os.close(null)
-        return Begun(creation, config, claimed, self._runtime.prepare_exec)
+        return Begun(creation, config, claimed, self._prepare)
+
+    def _prepare(self, container_id: str) -> None:
+        """Have a spare wait in a container ahead. Without root it would be unfit: it may not set its groups."""
+        if self._privileged:
+            self._runtime.prepare_exec(container_id)
 
     def _order(self, request: Request) -> Begun:
         """As ``_begin`` for a holder, but all the work is the builder's."""
@@ -211,7 +216,7 @@ class Engine:
         except BaseException:
             self._give_back(claimed)
             raise
-        return Begun(order, order.config, claimed, self._runtime.prepare_exec)
+        return Begun(order, order.config, claimed, self._prepare)
 
     def _template(self, request: Request, mapping: IDMapping, claimed: int | None) -> Template:
         for known, template in self._templates:
