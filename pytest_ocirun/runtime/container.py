@@ -137,6 +137,7 @@ class Runtime:
             creation.program = self.program(config.linux.seccomp)
             around = surroundings(container_id, creation.cgroup, self._spawner, stdio, bundle=bundle)
             around.holder, around.autostart = holder, start
+            around.directory = creation.directory.path
             around.cgroups = creation.shown_cgroups()
             self._spawn_init(creation, stdio, around)
         except BaseException as error:

@@ -6,10 +6,13 @@ Pure: it reads nothing of the system, so the same config gives the same plan, an
 
 from __future__ import annotations
 
+import os
+
 from pytest_ocirun.linux import caps, sched
 from pytest_ocirun.runtime.idmap import host_id
 from pytest_ocirun.runtime.rare_plan import Rarities, rarities
 from pytest_ocirun.runtime.root_plan import plan_mounts, prepare_root, root_path, root_steps
+from pytest_ocirun.runtime.state import HOST_ROOT
 from pytest_ocirun.runtime.steps import describe
 
 TYPE_CHECKING = False
@@ -29,6 +32,7 @@ class Surroundings:
     Args:
         id: the container's id.
         bundle: absolute path of the bundle.
+        directory: absolute path of the container's state directory.
         procs: the cgroup.procs files to be written into.
         cgroup_v2: the directory to be born in, or None.
         cgroups: what a cgroup mount shows, as ``cgroup_view.hierarchies`` says.
@@ -47,6 +51,7 @@ class Surroundings:
         "cgroup_v2",
         "cgroups",
         "die_with_spawner",
+        "directory",
         "drop_in",
         "extra_fds",
         "filter_flags",
@@ -61,6 +66,7 @@ class Surroundings:
         *,
         id: str,
         bundle: str = "",
+        directory: str = "",
         procs: list[str] | None = None,
         cgroup_v2: str | None = None,
         cgroups: list[list[str]] | None = None,
@@ -74,6 +80,7 @@ class Surroundings:
     ) -> None:
         self.id = id
         self.bundle = bundle
+        self.directory = directory
         self.procs = procs or []
         self.cgroup_v2 = cgroup_v2
         self.cgroups = cgroups or []
@@ -127,7 +134,12 @@ def container_plan(config: Config, around: Surroundings) -> Plan:
 
         enter = with_hooks(enter, config, around)
     return {
-        "prepare": [*_filter(around), *opened, *prepare_root(config, mounts, idmaps, owner, around.bundle)],
+        "prepare": [
+            *_filter(around),
+            *opened,
+            *_host(config, around),
+            *prepare_root(config, mounts, idmaps, owner, around.bundle),
+        ],
         "join": join,
         "pid_of": None,
         "clone": flags,
@@ -192,12 +204,18 @@ def _joining_plan(
     # done to it from outside must find it there, though.
     itself = bool(around.procs) and not rare.outside
     enter: list[Step] = [*rare.first, *([["join_cgroups", around.procs]] if itself else [])]
+    opened: list[Step] = [["open_init", "init", *init]]
+    if config.linux.namespace("mount") is None:
+        flags |= sched.CLONE_NEWNS
+        opened.append(["open_path", "init-root", f"/proc/{init[0]}/root", os.O_PATH | os.O_DIRECTORY])
     if flags:
         enter.append(["join_init", "init", flags])
+    if config.linux.namespace("mount") is None:
+        enter.append(["enter_root", "init-root"])
     if config.linux.namespace("user"):
         enter.append(["become_root"])
     return {
-        "prepare": [*_filter(around), ["open_init", "init", *init]],
+        "prepare": [*_filter(around), *opened],
         "join": [],
         "pid_of": "init" if config.linux.namespace("pid") else None,
         "clone": 0,
@@ -264,12 +282,20 @@ def _joined(config: Config) -> tuple[list[list[object]], list[Step], list[Step]]
 def _root(config: Config, mounts: MountPlan, around: Surroundings) -> list[Step]:
     steps = root_steps(config, mounts)
     namespace = config.linux.namespace("mount")
-    if namespace is None or not namespace.path:
+    if namespace is None:
+        place = f"{around.directory}/{HOST_ROOT}"
+        return [[*step[:-1], place] if step[0] == "attach_root" else step for step in steps]
+    if not namespace.path:
         return steps
     # The spawner's working directory does not exist there; the root's own place does, as in runc.
     place = root_path(config, around.bundle)
     steps = [[*step, place] if step[0] == "attach_root" else step for step in steps]
     return [["join_namespace", "ns-mount", "mount"], *steps]
+
+
+def _host(config: Config, around: Surroundings) -> list[Step]:
+    """A container without a mount namespace has its root, and all mounts in it, in the host's."""
+    return [] if config.linux.namespace("mount") else [["open_host_mounts", f"{around.directory}/{HOST_ROOT}"]]
 
 
 def _time_offsets(config: Config) -> list[list[object]] | None:

@@ -1,6 +1,8 @@
-"""Mount steps that few containers need: mounts that stay in the host's peer groups, changes of a mount that is there.
+"""Mount steps that few containers need: those that go to the host's mounts, and changes of a mount that is there.
 
-Both halves of a replay have one here: ``clone_peers`` is the spawner's, ``change_mount`` the child's.
+A container without a mount namespace has its root attached to a directory below its state directory, where nothing else
+ever is, and everything else in that root; it is confined to it as chroot(2) does. Whoever removes the state directory
+takes the mounts away with it (``remains``).
 """
 
 from __future__ import annotations
@@ -62,3 +64,31 @@ def change_mount(
         set_propagation(fd, propagation)
     finally:
         os.close(fd)
+
+
+@operation("open the host's mounts, and make {0} for the root")
+def open_host_mounts(context: Context, place: str) -> None:
+    """Do what the spawner must before the clone of a container without a mount namespace."""
+    context.fds["host-mounts"] = stage.host_mounts()
+    os.mkdir(place, 0o700)
+
+
+@operation("go to the host's mounts")
+def enter_host_mounts(context: Context) -> None:
+    """Leave the spawner's mount namespace; the directories of the process are the host's root then."""
+    sched.setns(context.fds["host-mounts"], sched.CLONE_NEWNS)
+
+
+@operation("change the root directory to the container's")
+def change_root(context: Context) -> None:
+    """Take the attached root as the process's own; the mount namespace, and its root, stay the host's."""
+    os.fchdir(context.root)
+    os.chroot(".")
+    os.close(context.root)
+
+
+@operation("change the root directory to the container's init's")
+def enter_root(context: Context, slot: str) -> None:
+    """Do the same for a process that joins such a container."""
+    os.fchdir(context.fds[slot])
+    os.chroot(".")

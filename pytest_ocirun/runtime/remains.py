@@ -1,14 +1,19 @@
 """Removing what a container leaves behind: its cgroups and its state directory.
 
 Used by delete, by the zygote when its client is gone, and by whoever cleans up after a killed run.
-Trees are removed by directory fds and never through symlinks or across mounts (CVE-2017-1002102).
+Trees are removed by directory fds and never through symlinks or across mounts (CVE-2017-1002102). Whatever is mounted
+in a state directory is the root of a container without a mount namespace, and is detached, not entered. Where this
+mount namespace does not have it but the host's does, the kernel detaches it there when its mount point is removed.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 
 from pytest_ocirun.errors import Unsupported
+from pytest_ocirun.linux.mount import MNT_DETACH, UMOUNT_NOFOLLOW, umount2
+from pytest_ocirun.linux.paths import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,7 +73,7 @@ def remove_tree(path: str) -> None:
 
 
 def _remove(above: int, name: str) -> None:
-    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=above)
+    fd = _open_unmounted(above, name)
     try:
         for entry in os.listdir(fd):
             try:
@@ -78,3 +83,14 @@ def _remove(above: int, name: str) -> None:
     finally:
         os.close(fd)
     os.rmdir(name, dir_fd=above)
+
+
+def _open_unmounted(above: int, name: str) -> int:
+    while True:
+        try:
+            resolve = RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH
+            return openat2(above, name, os.O_RDONLY | os.O_DIRECTORY, resolve=resolve)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            umount2(f"/proc/self/fd/{above}/{name}", MNT_DETACH | UMOUNT_NOFOLLOW)

@@ -124,8 +124,6 @@ def root_steps(config: Config, mounts: MountPlan) -> list[Step]:
         mounts: its mounts, planned.
     """
     linux = config.linux
-    if not linux.namespace("mount"):
-        raise ConfigError("$.linux.namespaces: a container without a mount namespace of its own is not supported")
     wanted = PROPAGATIONS.get(linux.rootfs_propagation, 0)
     # A slave stays one of the host's mounts, as the spawner's copy is; whatever else is asked for begins as private.
     cut = 0 if not wanted or wanted & m.MS_SLAVE else m.MS_PRIVATE | wanted & m.MS_REC
@@ -145,10 +143,18 @@ def root_steps(config: Config, mounts: MountPlan) -> list[Step]:
     steps += [["mask", path] for path in linux.masked_paths]
     if config.root.readonly:
         steps.append(["root_read_only"])
+    if linux.namespace("mount") is None:
+        return [*_in_the_hosts(steps), ["change_root"]]
     steps.append(["pivot"])
     if wanted & (m.MS_SHARED | m.MS_UNBINDABLE):
         steps.append(["propagation", wanted])  # pivot_root takes neither a shared nor an unbindable root
     return steps
+
+
+def _in_the_hosts(steps: list[Step]) -> list[Step]:
+    """The steps in the runtime's own mount namespace: nothing of the host is changed, and nothing reaches others."""
+    attach: Step = ["attach_root", "root", m.MS_PRIVATE | m.MS_REC, ""]
+    return [["enter_host_mounts"], attach, *steps[2:]]
 
 
 def _devices(config: Config, *, defaults: bool) -> list[Step]:

@@ -32,6 +32,8 @@ ALIVE = (CREATED, RUNNING, PAUSED)
 """Where there is an init."""
 
 START_SOCKET = "start.sock"
+HOST_ROOT = "root"
+"""Where the root of a container without a mount namespace is attached, in the host's."""
 _TRIES = 100
 _STATE = "state.json"
 _FULL = (errno.ENOSPC, errno.EDQUOT)

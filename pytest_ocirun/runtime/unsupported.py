@@ -30,8 +30,6 @@ def refuse_unsupported(config: Config) -> None:
     Raises:
         Unsupported: the message begins with the property's path.
     """
-    if config.linux.namespace("mount") is None:
-        raise Unsupported("$.linux.namespaces: a container in the runtime's own mount namespace is not supported")
     for index, mount in enumerate(config.mounts):
         _refuse_mount(mount, f"$.mounts[{index}]")
 

@@ -146,6 +146,12 @@ def _check_type(namespace: Namespace, where: str) -> None:
         raise ConfigError(f"{where}.path: {namespace.path} is {what}, not of type {namespace.type}")
 
 
+def _check_mount_namespace(config: Config) -> None:
+    """Without one, mounts are made in the runtime's, where the root of a user namespace has no say."""
+    if config.linux.namespace("mount") is None and config.linux.namespace("user") is not None:
+        raise ConfigError("$.linux.namespaces: a container with a user namespace needs a mount namespace too")
+
+
 def _check_mappings(config: Config) -> None:
     user = config.linux.namespace("user")
     for name, mappings in (("uidMappings", config.linux.uid_mappings), ("gidMappings", config.linux.gid_mappings)):
@@ -169,8 +175,6 @@ def _check_names(config: Config) -> None:
 
 def _check_paths(config: Config) -> None:
     for key, paths in (("maskedPaths", config.linux.masked_paths), ("readonlyPaths", config.linux.readonly_paths)):
-        if paths and config.linux.namespace("mount") is None:
-            raise ConfigError(f"$.linux.{key}: needs a namespace of type mount in linux.namespaces")
         for index, path in enumerate(paths):
             if not path.startswith("/"):
                 raise ConfigError(f"$.linux.{key}[{index}]: must be absolute, got {path!r}")
@@ -286,6 +290,7 @@ CHECKS = (
     _check_process,
     _check_annotations,
     _check_namespaces,
+    _check_mount_namespace,
     _check_mappings,
     _check_names,
     _check_paths,

@@ -285,3 +285,30 @@ def test_a_domain_name_as_kernel_parameter(bare: Bare, busybox_rootfs: Path) -> 
     config.linux.sysctl = {"kernel/domainname": "example.net"}
 
     assert bare.run(config).out == "example.net\n"
+
+
+@requires("root")
+@pytest.mark.conforms("config: $.linux.namespaces mount")
+def test_without_a_mount_namespace_the_zygote_cleans_up_too(rootfs: Path, tmp_path: Path) -> None:
+    """The mounts are the host's: of a container that ended, and of one whose client went away."""
+    config = without(confined(rootfs, "cat", "/proc/self/mounts", user_namespace=False, overlay=False), "mount")
+    held = without(confined(rootfs, user_namespace=False, overlay=False), "mount")
+    before = Path("/proc/self/mountinfo").read_text(encoding="ascii")
+    bare = Bare(tmp_path / "state")
+    try:
+        ran = bare.run(config)
+        name = bare.new_id()
+        child = bare.create(held, name=name, holder=True)
+        bare.runtime.start(name)
+        during = Path("/proc/self/mountinfo").read_text(encoding="ascii")
+        joined = bare.exec(name, "ls", "/")
+        child.close()
+    finally:
+        bare.close()
+        bare.runtime._cgroups().prune()
+
+    assert " /dev/pts " in ran.out
+    assert f"{name}/root/dev/pts" in during
+    assert "bin" in joined.out.split()
+    assert Path("/proc/self/mountinfo").read_text(encoding="ascii") == before
+    assert (rootfs / "bin/busybox").exists()
