@@ -20,7 +20,9 @@ _MAPPING = {"containerID": 0, "hostID": 1000, "size": 10}
 
 
 def _filter(config: dict[str, Any], **more: Any) -> None:
-    listener = {"listenerPath": "/run/listener"} if "SCMP_ACT_NOTIFY" in json.dumps(more) or "WAIT" in str(more) else {}
+    listener = {}
+    if "SCMP_ACT_NOTIFY" in str(more) or "WAIT_KILLABLE_RECV" in str(more):
+        listener = {"listenerPath": "/run/listener", "syscalls": [{"names": ["getcwd"], "action": "SCMP_ACT_NOTIFY"}]}
     config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", **listener, **more}
 
 
@@ -63,7 +65,7 @@ def test_each_word_is_taken(path: str, place: str, edit: Callable[[dict[str, Any
         config = _config()
         edit(config, word)
         complaints = validate(decode(Config, config))
-        assert [text for text in complaints if word in text and "does not have it" not in text] == [], place
+        assert [text for text in complaints if word in text and "ocirun itself" not in text] == [], place
 
     assert len(words) > 2
 
