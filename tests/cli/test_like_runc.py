@@ -288,7 +288,7 @@ def test_events_tell_of_lack_of_memory(either: Cli) -> None:
     with either.popen("events", "--interval", "100ms", name) as process:
         assert process.stdout is not None
         process.stdout.readline()  # now it watches
-        either.quiet("exec", "-d", name, "dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1")
+        either("exec", name, "dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1")
         event = next(event for line in process.stdout if (event := json.loads(line))["type"] != "stats")
         either.ok("delete", "--force", name)
         process.wait(10)
