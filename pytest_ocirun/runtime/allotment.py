@@ -28,13 +28,14 @@ def make(manager: Manager, container_id: str, config: Config, *, allow_none: boo
         from pytest_ocirun.runtime.device_access import enforceable
 
         resources = enforceable(config, manager)
-    rdt = config.linux.intel_rdt
+    rdt, path = config.linux.intel_rdt, config.linux.cgroups_path or None
+    everywhere = any(mount.type == "cgroup" for mount in config.mounts)
     if rdt is None:
-        return manager.create(config.linux.cgroups_path or None, container_id, resources, allow_none=allow_none)
+        return manager.create(path, container_id, resources, allow_none=allow_none, everywhere=everywhere)
     from pytest_ocirun.runtime.cgroups import resctrl
 
     top = resctrl.mount_point()
-    cgroup = manager.create(config.linux.cgroups_path or None, container_id, resources, allow_none=allow_none)
+    cgroup = manager.create(path, container_id, resources, allow_none=allow_none, everywhere=everywhere)
     try:
         return resctrl.Classed(cgroup, resctrl.find(top, container_id, rdt))
     except BaseException:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 BIND = "bind"
 MOUNT = "mount"
+LINK = "link"
 """How a cgroup hierarchy is shown: ``cgroup_view``."""
 
 JOINED = "ns-user"
@@ -88,8 +89,8 @@ class MountPlan:
                 f"{where}.options: an overlay without lowerdir needs the annotation org.ocirun.overlay",
                 hint="it bounds the tmpfs that an empty writable directory is made in",
             )
-        elif mount.type == "cgroup":
-            self._cgroup(slot, path, options)
+        elif mount.type in ("cgroup", "cgroup2"):
+            self._cgroup(slot, path, options, alone=mount.type == "cgroup2")
         elif not mount.type:
             raise ConfigError(f"{where}.type: missing, and the options name no bind")
         else:
@@ -137,23 +138,27 @@ class MountPlan:
             self.prepare.append(["scratch", slot, self._overlays, *self._owner, bits, attributes])
         self.enter.append(["attach", slot, path, options.propagation])
 
-    def _cgroup(self, slot: str, path: str, options: Options) -> None:
+    def _cgroup(self, slot: str, path: str, options: Options, *, alone: bool) -> None:
+        """Show the hierarchies; ``alone``: only that of version 2, as the mount itself."""
         shown = []
         attributes = options.set | options.tree[0]
         for name, how, *rest in self._cgroups:
+            if alone and name not in ("", "unified"):
+                continue
             own = f"{slot}.{name}" if how == BIND else ""
             if own:
                 self.prepare.append(["clone_tree", own, rest[0], False, attributes, options.clear, 0, 0, None])
-            if not name and own:
+            if name and not alone:
+                shown.append([name, how, own] if own else [name, how, *rest])
+            elif own:
                 self.enter.append(["attach", own, path, options.propagation])
-            elif not name:
+                return
+            else:
                 self.enter.append(
                     ["mount_new", path, "cgroup2", "cgroup", options.data, attributes, options.propagation, False]
                 )
-            else:
-                shown.append([name, own] if own else [name, "", *rest])
-        if shown or not self._cgroups:
-            self.enter.append(["mount_cgroups", path, shown, attributes])
+                return
+        self.enter.append(["mount_cgroups", path, shown, attributes])
 
     def _new(self, path: str, mount: Mount, options: Options) -> None:
         data = dict(options.data)

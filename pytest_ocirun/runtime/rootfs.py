@@ -14,7 +14,7 @@ import stat
 
 from pytest_ocirun.linux import mount
 from pytest_ocirun.linux.paths import PROC_SUPER_MAGIC, filesystem_type
-from pytest_ocirun.runtime.inside import O_PATH, make_directory, make_file, open_inside
+from pytest_ocirun.runtime.inside import O_PATH, make_directory, make_file, make_symlink, open_inside
 from pytest_ocirun.runtime.steps import Context, operation
 
 ROOT = "root"
@@ -90,16 +90,19 @@ def seal(context: Context) -> None:
 
 @operation("mount the cgroups on {0}")
 def mount_cgroups(context: Context, path: str, hierarchies: list[list[str]], attributes: int) -> None:
-    """Mount a tmpfs with a directory per hierarchy: [name, slot of a prepared mount], or [name, "", v1 options...]."""
+    """Mount a tmpfs with what ``cgroup_view`` shows; a hierarchy that is bound is named by its slot."""
     fd = mount.new_mount("tmpfs", {"source": "cgroup", "mode": "0755"}, mount.MOUNT_ATTR_NOSUID)
     place(context.root, fd, path, directory=True)
-    for name, slot, *options in hierarchies:
-        if slot:
-            hierarchy = context.mounts.pop(slot)
+    for name, how, what, *options in hierarchies:
+        if how == "link":
+            make_symlink(context.root, f"{path}/{name}", what)
+            continue
+        if how == "bind":
+            hierarchy = context.mounts.pop(what)
         else:
             pairs = (option.partition("=") for option in options)
             named = {key: value if equals else None for key, equals, value in pairs}
-            hierarchy = mount.new_mount("cgroup", {"source": "cgroup", **named}, attributes)
+            hierarchy = mount.new_mount(what, {"source": "cgroup", **named}, attributes)
         place(context.root, hierarchy, f"{path}/{name}", directory=True)
         os.close(hierarchy)
     mount.mount_setattr(fd, set=attributes)

@@ -230,13 +230,20 @@ class Manager:
         raise NotImplementedError
 
     def create(
-        self, path: str | None, container_id: str, resources: Resources | None, *, allow_none: bool = False
+        self,
+        path: str | None,
+        container_id: str,
+        resources: Resources | None,
+        *,
+        allow_none: bool = False,
+        everywhere: bool = False,
     ) -> Cgroup:
         """Make a container's cgroup, limited as ``resources`` ask; leaves nothing behind when it fails.
 
         Args: path: ``linux.cgroupsPath``; see this package's table. container_id: names the cgroup when there
             is no path. resources: ``linux.resources``. allow_none: give a cgroup that does nothing where none
-            can be made, provided that no limit is asked for.
+            can be made, provided that no limit is asked for. everywhere: in every hierarchy there is, as programs
+            expect that look at a cgroup mount, and not only where limits and counters are.
 
         Raises:
             ConfigError: a path or value is wrong.

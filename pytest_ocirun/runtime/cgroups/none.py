@@ -39,7 +39,13 @@ class NoManager(Manager):
         return self._refusal
 
     def create(
-        self, path: str | None, container_id: str, resources: Resources | None, *, allow_none: bool = False
+        self,
+        path: str | None,
+        container_id: str,
+        resources: Resources | None,
+        *,
+        allow_none: bool = False,
+        everywhere: bool = False,  # noqa: ARG002 - nothing is made
     ) -> Cgroup:
         """Give a ``NullCgroup`` if that was allowed and nothing was asked for; see ``Manager.create``."""
         tree.resolve(path, container_id)

@@ -80,7 +80,13 @@ class V1Manager(Manager):
         )
 
     def create(
-        self, path: str | None, container_id: str, resources: Resources | None, *, allow_none: bool = False
+        self,
+        path: str | None,
+        container_id: str,
+        resources: Resources | None,
+        *,
+        allow_none: bool = False,
+        everywhere: bool = False,
     ) -> Cgroup:
         """See ``Manager.create``."""
         settings = limits.settings(resources, self._on_v2)
@@ -90,7 +96,8 @@ class V1Manager(Manager):
             refusal = None if bare else self._refusal(setting.controller)
             if refusal is not None:
                 raise refusal.error(f"cannot set {setting.limit} to {setting.asked}")
-        wanted = dict.fromkeys((UNIFIED, *limits.controllers(settings), *ALWAYS))
+        others = self._mounts if everywhere else ()
+        wanted = dict.fromkeys((UNIFIED, *limits.controllers(settings), *ALWAYS, *others))
         mounts = {name: self._mounts[name] for name in wanted if self._usable(name)}
         if not mounts:
             return self._without(container_id, allow_none=allow_none)

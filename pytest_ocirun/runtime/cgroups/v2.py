@@ -64,6 +64,7 @@ class V2Manager(Manager):
         resources: Resources | None,
         *,
         allow_none: bool = False,  # noqa: ARG002 - a cgroup can be had here
+        everywhere: bool = False,  # noqa: ARG002 - there is one hierarchy
     ) -> Cgroup:
         """See ``Manager.create``."""
         settings = limits.settings_v2(resources)
