@@ -120,6 +120,17 @@ def detach() -> None:
         raise KernelRefused(f"make a private mount namespace: {error.strerror}", errno=error.errno or 0) from error
 
 
+def shares_mounts(path: str) -> bool:
+    """Whether the mount namespace at ``path`` is that of this process, of who started it, or of the host's init."""
+    known = {os.environ.get(_HOST_MOUNTS, "")}
+    for pid in ("self", "1"):
+        try:
+            known.add(str(os.stat(f"/proc/{pid}/ns/mnt").st_ino))
+        except PermissionError:
+            pass  # a plain user, who could not join it anyway
+    return str(os.stat(path).st_ino) in known
+
+
 def is_privileged() -> bool:
     """Whether this process needs no user namespace around its mount namespace."""
     return os.geteuid() == 0 and _holds_sys_admin()

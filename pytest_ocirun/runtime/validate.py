@@ -144,6 +144,14 @@ def _check_type(namespace: Namespace, where: str) -> None:
         kinds = [f"a namespace of type {kind}" for kind, flag in NAMESPACES.items() if flag == found]
         what = kinds[0] if kinds else "no namespace"
         raise ConfigError(f"{where}.path: {namespace.path} is {what}, not of type {namespace.type}")
+    if namespace.type == "mount":
+        from pytest_ocirun.runtime.stage import shares_mounts
+
+        if shares_mounts(namespace.path):
+            raise ConfigError(
+                f"{where}.path: {namespace.path} is the host's: its root would be replaced for every process",
+                hint="Leave the path out, and the container gets a mount namespace of its own.",
+            )
 
 
 def _check_mount_namespace(config: Config) -> None:

@@ -241,3 +241,21 @@ def test_warnings_go_to_the_log(cli: Cli, tmp_path: Path) -> None:
 
     assert (done.code, done.err) == (0, "")
     assert 'level=warning msg="$.process.capabilities.bounding[3]' in (tmp_path / "log").read_text()
+
+
+@requires("root")
+@pytest.mark.conforms("config: $.linux.namespaces[].path")
+def test_the_callers_mount_namespace_cannot_be_joined(cli: Cli) -> None:
+    """On the stage it is no more the runtime's own, and is known all the same; the container's root is missing."""
+
+    def edit(config: dict[str, Any]) -> None:
+        for each in config["linux"]["namespaces"]:
+            if each["type"] == "mount":
+                each["path"] = f"/proc/{os.getpid()}/ns/mnt"
+        config["root"]["path"] = "/nosuch"  # were it let through, it would end here
+
+    cli.write("true", edit=edit)
+    done = cli("run", cli.new_id())
+
+    assert done.code == 1
+    assert "is the host's: its root would be replaced" in done.err

@@ -13,6 +13,7 @@ from pytest_ocirun.engine.container import Container
 from pytest_ocirun.errors import ConfigError, KernelRefused, Unsupported
 from pytest_ocirun.linux.sched import NS_FILES
 from pytest_ocirun.oci.runtime import Config, IDMapping, Namespace, TimeOffset
+from pytest_ocirun.runtime.validate import validate
 from tests.boxes import Bare, confined, mapping, shell
 from tests.requires import requires
 
@@ -144,6 +145,15 @@ def test_a_mount_namespace_can_be_joined(bare: Bare, busybox_rootfs: Path) -> No
         assert (ran.out.strip(), ran.err) == (os.readlink(f"/proc/{pid}/ns/mnt"), "")
         assert Path(f"/proc/{pid}/root/bin/busybox").exists()
     assert Path("/proc/self/mountinfo").read_text(encoding="ascii") == before
+
+
+@pytest.mark.conforms("config: $.linux.namespaces[].path")
+def test_the_hosts_mount_namespace_cannot_be_joined(bare: Bare, busybox_rootfs: Path) -> None:
+    """Its root would be the container's for every process of the machine."""
+    config = without(confined(busybox_rootfs), "mount")
+    config.linux.namespaces.append(Namespace(type="mount", path=f"/proc/{os.getpid()}/ns/mnt"))
+    with pytest.raises(ConfigError, match="is the host's: its root would be replaced"):
+        validate(config)  # alone, since a container that is made all the same would do it
 
 
 @requires("root")
