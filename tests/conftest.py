@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests import images, leaks, unprivileged
-from tests.requires import KERNEL, check_words, lack, lane, requires, strict
+from tests.requires import KERNEL, alone, check_words, lack, lane, requires, strict
 
 _BEFORE = pytest.StashKey[leaks.Snapshot]()
 _LEFT = pytest.StashKey[list[leaks.Thing]]()
@@ -88,16 +88,16 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A run that leaves something behind has failed."""
-    found = session.config.stash[_LEFT] = leaks.left(session.config.stash[_BEFORE], alone=strict())
-    if any(thing.certain or strict() for thing in found) and session.exitstatus == pytest.ExitCode.OK:
+    found = session.config.stash[_LEFT] = leaks.left(session.config.stash[_BEFORE], alone=alone())
+    if any(thing.certain or alone() for thing in found) and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter", config: pytest.Config) -> None:
     """Name what was left behind."""
     for thing in config.stash.get(_LEFT, []):
-        blame = "LEFT BEHIND" if thing.certain or strict() else "new, perhaps of another run"
-        terminalreporter.write_line(f"{blame}: {thing.kind} {thing.text}", red=thing.certain or strict())
+        blame = "LEFT BEHIND" if thing.certain or alone() else "new, perhaps of another run"
+        terminalreporter.write_line(f"{blame}: {thing.kind} {thing.text}", red=thing.certain or alone())
 
 
 @pytest.fixture(scope="session")

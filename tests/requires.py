@@ -84,6 +84,11 @@ def strict() -> bool:
     return any(os.environ.get(name, "") not in {"", "0", "false"} for name in ("CI", "OCIRUN_STRICT"))
 
 
+def alone() -> bool:
+    """Whether all of ours on this machine is this run's: CI's lanes after the main run share it (OCIRUN_SHARED)."""
+    return strict() and os.environ.get("OCIRUN_SHARED", "") in {"", "0", "false"}
+
+
 def lane() -> str:
     """The lane that tox runs: ``v2``, ``rootless``, or nothing."""
     return os.environ.get("OCIRUN_LANE", "")

@@ -15,7 +15,7 @@ sys.path.append(str(_ROOT))
 from tests import unprivileged  # noqa: E402 - the path comes first
 
 _SUITE = ("tests", "docs", "conftest.py", "pyproject.toml", "README.md", "LICENSE")
-_PASSED_ON = ("CI", "OCIRUN_STRICT", "OCIRUN_EXPECT_INSTALLED", "XDG_CACHE_HOME")
+_PASSED_ON = ("CI", "OCIRUN_STRICT", "OCIRUN_SHARED", "OCIRUN_EXPECT_INSTALLED", "XDG_CACHE_HOME")
 
 
 def main(arguments: list[str]) -> int:
