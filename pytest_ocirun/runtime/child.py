@@ -33,6 +33,12 @@ __tracebackhide__ = True  # in a failed test's traceback the test's own lines ar
 _HINTS = {
     "find_executable": "Is the program in the image, and the PATH in the environment right?",
     "rlimit": "Ask for a lower limit, or run ocirun with CAP_SYS_RESOURCE.",
+    "raise_limit": "Ask for a lower limit, or run ocirun with CAP_SYS_RESOURCE.",
+    "schedule": "It takes CAP_SYS_NICE; real time on cgroup v1 also linux.resources.cpu.realtimeRuntime.",
+    "affinity": "At least one of the CPUs must be in the container's cpuset.",
+    "memory_policy": "The kernel must know the mode, and a node must be in the container's cpuset.",
+    "set_label": "The security module must have the label's policy loaded.",
+    "become_root": "A user namespace can only be entered as one of its own ids: 0 must be mapped.",
 }
 
 

@@ -15,6 +15,7 @@ from tests.requires import requires
 pytestmark = [requires("userns", "overlay", "seccomp", "busybox"), pytest.mark.lane("v2")]
 
 _POLICY = 41  # fields of /proc/PID/stat, counted from 1: proc_pid_stat(5)
+_RT_PRIORITY = 40
 _NICE = 19
 
 
@@ -264,3 +265,21 @@ def test_nonsense_of_a_container(
 
     with pytest.raises(error, match=rf"^\$\.linux\.{message}"):
         bare.create(config)
+
+
+@requires("root", "cgroup")
+@pytest.mark.conforms("config: $.process.scheduler")
+@pytest.mark.parametrize("policy, number", [("SCHED_FIFO", 1), ("SCHED_RR", 2)])
+def test_real_time_scheduler(bare: Bare, busybox_rootfs: Path, policy: str, number: int) -> None:
+    """Real time, where the cgroup is given some; where it must be and is not, the error says what is missing."""
+    grouped = Path("/sys/fs/cgroup/cpu/cpu.rt_runtime_us").exists()
+    cpu = CPU(realtime_runtime=10000, realtime_period=1000000) if grouped else CPU()
+    config = confined(busybox_rootfs, "cat", "/proc/self/stat", resources=Resources(cpu=cpu))
+    config.process.scheduler = Scheduler(policy=policy, priority=7)
+    ran = bare.run(config)
+
+    assert (field(ran, _POLICY), field(ran, _RT_PRIORITY)) == (number, 7)
+    if grouped:
+        config.linux.resources = Resources()
+        with pytest.raises(KernelRefused, match="schedule it by SCHED_(.|\n)*realtimeRuntime"):
+            bare.run(config)
