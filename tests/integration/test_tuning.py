@@ -281,5 +281,5 @@ def test_real_time_scheduler(bare: Bare, busybox_rootfs: Path, policy: str, numb
     assert (field(ran, _POLICY), field(ran, _RT_PRIORITY)) == (number, 7)
     if grouped:
         config.linux.resources = Resources()
-        with pytest.raises(KernelRefused, match="schedule it by SCHED_(.|\n)*realtimeRuntime"):
+        with pytest.raises(KernelRefused, match=r"schedule it by SCHED_(.|\n)*realtimeRuntime"):
             bare.run(config)
