@@ -1,0 +1,169 @@
+"""docs/conformance.md, made from the marks of the tests: which test proves which field and which option.
+
+``python -m tests.conformance_page`` writes it anew; ``tests/unit/test_docs.py`` compares. A claim is a field,
+``config: $.process.user.uid``, or an option, ``cli: exec --cwd``; ``config: $.mounts[].options ro`` names one of a
+field's values. A claim of an object or an array stands for all within.
+"""
+
+import contextlib
+import io
+import os
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_ocirun.cli import app, settings
+from pytest_ocirun.cli.options import HELP
+from pytest_ocirun.oci.codec import Document
+from pytest_ocirun.oci.runtime import Config
+
+_ROOT = Path(__file__).parents[1]
+PAGE = _ROOT / "docs/conformance.md"
+
+_HEAD = """\
+# Conformance
+
+What of the OCI runtime-spec's `config.json` and of runc's command line is carried out, and which tests show it.
+
+This page is made from the tests' own marks by `python -m tests.conformance_page`; a test compares them. Of several
+tests of one claim the first two are named. A field without a test of its own says within which other it is tested.
+"""
+_SHOWN = 2
+
+
+class _Claims:
+    """A plugin that reads the marks of whatever is collected, in whichever lane."""
+
+    def __init__(self) -> None:
+        self.tests: defaultdict[str, list[str]] = defaultdict(list)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Before any is left out."""
+        for item in items:
+            name = item.nodeid.split("[", 1)[0]
+            for mark in item.iter_markers("conforms"):
+                for claim in mark.args:
+                    if name not in self.tests[claim]:
+                        self.tests[claim].append(name)
+
+
+def claims() -> dict[str, list[str]]:
+    """Every claim, and the tests that make it, in the order of their files."""
+    found = _Claims()
+    wanted = [
+        "-W",
+        "ignore::pytest.PytestAssertRewriteWarning",
+        "--collect-only",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(_ROOT),
+        str(_ROOT / "tests"),
+    ]
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        status = pytest.main(["-c", str(_ROOT / "pyproject.toml"), *wanted], plugins=[found])
+    if status != pytest.ExitCode.OK:
+        raise SystemExit(f"the tests cannot be collected:\n{said.getvalue()}")
+    return {claim: sorted(tests) for claim, tests in sorted(found.tests.items())}
+
+
+def fields() -> list[str]:
+    """Every field of config.json that is known, as ``$.process.user.uid``; ``[]`` is an element, ``.*`` a member."""
+    return sorted(_fields(Config, "$"))
+
+
+def _fields(cls: type[Document], path: str) -> list[str]:
+    found: list[str] = []
+    for name, annotation in cls.__annotations__.items():
+        key = cls._names.get(name) or name.split("_")[0] + "".join(part.capitalize() for part in name.split("_")[1:])
+        inner, suffix = _inner(annotation)
+        place = f"{path}.{key}"
+        found.append(place)
+        if isinstance(inner, type) and issubclass(inner, Document):
+            found += _fields(inner, place + suffix)
+    return found
+
+
+def _inner(annotation: Any) -> tuple[Any, str]:
+    for part in getattr(annotation, "__args__", ()) if not hasattr(annotation, "__origin__") else ():
+        if part is not type(None):
+            annotation = part
+            break
+    origin = getattr(annotation, "__origin__", None)
+    if origin is list:
+        return annotation.__args__[0], "[]"
+    if origin is dict:
+        return annotation.__args__[1], ".*"
+    return annotation, ""
+
+
+def options() -> list[str]:
+    """Every verb, and every option, as ``exec --cwd``; those before the verb as ``--root``."""
+    found = [f"--{option.name}" for option in settings.OPTIONS if option.name != HELP.name]
+    for name in app.VERBS:
+        verb = app.find_command(name).VERB
+        found.append(verb.name)
+        found += [f"{verb.name} --{option.name}" for option in verb.options if option.name != HELP.name]
+    return found
+
+
+def unknown(made: dict[str, list[str]]) -> list[str]:
+    """Claims of what there is not."""
+    known = {f"config: {field}" for field in fields()} | {f"cli: {option}" for option in options()}
+    return [
+        claim
+        for claim in made
+        if claim not in known and not (claim.startswith("config: ") and claim.rsplit(" ", 1)[0] in known)
+    ]
+
+
+def page(made: dict[str, list[str]]) -> str:
+    """The whole page."""
+    config = "".join(f"| `{field}` | {_proof(made, field)} |\n" for field in fields())
+    values = "".join(
+        f"| `{claim.removeprefix('config: ').replace(' ', '` `', 1)}` | {_tests(tests)} |\n"
+        for claim, tests in made.items()
+        if claim.startswith("config: ") and " " in claim.removeprefix("config: ")
+    )
+    cli = "".join(f"| `{option}` | {_tests(made.get(f'cli: {option}', []))} |\n" for option in options())
+    return (
+        f"{_HEAD}\n## config.json\n\n| field | tests |\n|---|---|\n{config}"
+        f"\n### Values\n\n| field, value | tests |\n|---|---|\n{values}"
+        f"\n## Command line\n\n| verb, option | tests |\n|---|---|\n{cli}"
+    )
+
+
+def _proof(made: dict[str, list[str]], field: str) -> str:
+    tests = made.get(f"config: {field}", [])
+    values = [claim for claim in made if claim.startswith(f"config: {field} ")]
+    if tests or values:
+        return _tests(tests or sorted({test for claim in values for test in made[claim]}))
+    if any(claim.startswith((f"config: {field}.", f"config: {field}[")) for claim in made):
+        return "by its fields"
+    above = field
+    while "." in above:
+        above = above.rpartition(".")[0].removesuffix("[]").removesuffix(".*")
+        if made.get(f"config: {above}"):
+            return f"within `{above}`"
+    return "none"
+
+
+def _tests(tests: list[str]) -> str:
+    if not tests:
+        return "none"
+    shown = ", ".join(f"`{test.removeprefix('tests/')}`" for test in tests[:_SHOWN])
+    return shown + (f" and {len(tests) - _SHOWN} more" if len(tests) > _SHOWN else "")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, os.getcwd())
+    found = claims()
+    for wrong in unknown(found):
+        print(f"there is no {wrong}: {', '.join(found[wrong])}", file=sys.stderr)
+    PAGE.write_text(page(found), encoding="utf-8")
