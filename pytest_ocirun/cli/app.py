@@ -101,6 +101,9 @@ def _first(words: Sequence[str], settings: Settings, journal: Journal) -> int:
         return code or flush(journal)
     except BaseException as error:  # noqa: BLE001 - as above
         return journal.failure(error, error_code(words[0]))
+    finally:
+        if settings.helper is not None:
+            settings.helper.end()
 
 
 def _prepare_making(command: Command, given: Given, words: Sequence[str], settings: Settings) -> None:
@@ -111,7 +114,10 @@ def _prepare_making(command: Command, given: Given, words: Sequence[str], settin
     settings.privileged = is_privileged()
     settings.words = words
     if settings.privileged:
+        from pytest_ocirun.runtime.cgroups.grace import Helper
+
         end_by_unwinding()
+        settings.helper = Helper()
         return
     prepare = getattr(command, "before_stage", None)
     if prepare is not None:

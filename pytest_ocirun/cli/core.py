@@ -51,7 +51,7 @@ class Footing:
             run_hooks = outside.runner(settings.outside, wait)
         debug = journal.debug if settings.debug else None
         self._settings = settings
-        self._spawner = LocalSpawner(wait)
+        self._spawner = LocalSpawner(wait, settings.helper)
         self.runtime = Runtime(
             self._spawner, settings.root, debug=debug, run_hooks=run_hooks, warn=journal.warning, change=change
         )
@@ -106,6 +106,8 @@ def enter_stage(settings: Settings, container: int | None = None) -> NoReturn:
     """
     from pytest_ocirun.runtime import stage
 
+    if settings.helper is not None:
+        settings.helper.end()
     argv = [*settings.as_words(), SEPARATOR, *settings.words]
     stage.enter("pytest_ocirun.cli.staged", *argv, container=container, subids=settings.subids)
     raise AssertionError("stage.enter does not return")

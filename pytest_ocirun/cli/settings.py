@@ -13,6 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pytest_ocirun.runtime.cgroups.grace import Helper
+
 OPTIONS = (
     Option("root", "directory of the containers' states, on a tmpfs", value="DIR"),
     Option("log", "append errors and warnings to this file as well", value="FILE"),
@@ -44,6 +46,7 @@ class Settings:
         privileged: whether no user namespace is needed to make a container; known to verbs that do.
         outside: fd of the socket to who runs hooks for a process on the stage, or -1.
         subids: without root, whether ids of subuid(5) are to be mapped for the stage; known before it only.
+        helper: who waits for the kernel on our behalf (``cgroups.grace``); known before the stage only.
         staged: whether this process is on the stage.
         words: the verb and all that follows it; known before the stage only.
     """
@@ -59,7 +62,7 @@ class Settings:
         "rootless",
         "systemd_cgroup",
     )
-    __slots__ = (*_PASSED, "staged", "subids", "words")
+    __slots__ = (*_PASSED, "helper", "staged", "subids", "words")
 
     def __init__(
         self,
@@ -88,6 +91,7 @@ class Settings:
         self.outside = outside
         self.subids = subids
         self.staged = staged
+        self.helper: Helper | None = None
         self.words = words
 
     @property

@@ -14,6 +14,7 @@ A plan is a plain JSON object:
     cgroups     {"procs": [cgroup.procs files], "v2": directory or null}
     oom_score   oom_score_adj, or null
     outside     steps replayed here on the new process, when it has joined its cgroup
+    waits_itself  present if a step of ``enter`` awaits the spawner's word; else it comes before them all
     enter       steps replayed by the new process; the last one ends in execve
 
 The conversation with the client, on the plan's own reply socket, is drawn in docs/architecture.md.
@@ -70,7 +71,8 @@ def spawn(plan: Plan, slots: dict[str, int]) -> tuple[int, int] | None:
     try:
         start_time = _let_go(plan, pid, go)
     except (OSError, StepFailed) as error:
-        send_error(slots["reply"], *((error.step, error.error) if isinstance(error, StepFailed) else (None, error)))
+        if not (plan.get("waits_itself") and isinstance(error, ProcessLookupError)):  # else it has told by itself
+            send_error(slots["reply"], *((error.step, error.error) if isinstance(error, StepFailed) else (None, error)))
         sched.pidfd_send_signal(pidfd, sched.SIGKILL)
         sched.wait_status(pidfd)
         os.close(pidfd)
@@ -230,9 +232,12 @@ def _child(plan: Plan, context: Context, wait: int) -> None:
     try:
         signals.set_wakeup_fd(-1)  # the spawner's; its number will come to mean another file
         fds.close_all_but({wait, *context.fds.values(), *context.mounts.values()})
-        if os.read(wait, 1) != b"g":
+        if plan.get("waits_itself"):
+            context.fds["go"] = wait
+        elif os.read(wait, 1) == b"g":
+            os.close(wait)
+        else:
             os._exit(FAILED)
-        os.close(wait)
         replay(plan["enter"], context)
     except StepFailed as failed:
         send_error(context.fds.get("starter", context.fds["reply"]), failed.step, failed.error)

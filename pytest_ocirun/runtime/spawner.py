@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Protocol
 
+    from pytest_ocirun.runtime.cgroups.grace import Helper
     from pytest_ocirun.runtime.spawn import Plan
     from pytest_ocirun.runtime.template import Template
 
@@ -190,6 +191,7 @@ class LocalSpawner:
 
     Args:
         before_waiting: as ``Child`` takes it.
+        helper: ended once a process has been moved into its cgroups (``cgroups.grace``).
 
     Attributes:
         usher: the memory file of an usher for the next process; None on the stage, where none is needed.
@@ -197,16 +199,19 @@ class LocalSpawner:
 
     die_with_spawner = False
 
-    def __init__(self, before_waiting: Callable[[int], None] | None = None) -> None:
+    def __init__(self, before_waiting: Callable[[int], None] | None = None, helper: Helper | None = None) -> None:
         self._before_waiting = before_waiting
+        self._helper = helper
         self.usher: int | None = None
 
     def spawn(self, plan: Plan, slots: dict[str, int], owns: dict[str, Any] | None = None) -> Child:
         """As ``ZygoteClient.spawn``; nobody but the caller cleans up, so ``owns`` only names what will be."""
+        from pytest_ocirun.runtime.overlap import overlap
         from pytest_ocirun.runtime.spawn import spawn
 
         del owns
         ours, theirs = fds.seqpacket_pair()
+        plan = overlap(plan)
         passed = {name: os.dup(fd) for name, fd in slots.items()}
         if self.usher is not None:
             from pytest_ocirun.runtime.usher import adapt
@@ -215,6 +220,8 @@ class LocalSpawner:
             passed["usher"] = self.usher
         spawn(plan, {**passed, "reply": theirs.fileno()})
         theirs.close()
+        if self._helper is not None:
+            self._helper.end()
         return Child(ours, local=True, before_waiting=self._before_waiting)
 
     def remove(self, container_id: str) -> None:

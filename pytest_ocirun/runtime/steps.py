@@ -94,6 +94,7 @@ _HOMES: dict[str, str] = {
     "device_node": "device_nodes",
     "mount_copied": "copy_up",
     "usher": "usher",
+    "await_place": "overlap",
 }
 """The module below ``runtime`` of each operation that is not loaded from the start."""
 
