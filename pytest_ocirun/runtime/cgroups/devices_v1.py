@@ -13,6 +13,7 @@ takes nothing for a moment from a process that keeps it.
 from __future__ import annotations
 
 import errno
+import os
 
 from pytest_ocirun.errors import KernelRefused, Unsupported
 from pytest_ocirun.runtime.cgroups import knobs
@@ -114,23 +115,17 @@ def enforce(directory: str, rules: list[Rule]) -> None:
     current = read(directory)
     if wanted.allow:
         # The list does not show which exceptions there are, so they are all forgotten first.
-        _write(directory, "allow", "a")
-        for line in wanted.lines():
-            _write(directory, "deny", line)
+        _write(directory, "allow", ["a"])
+        _write(directory, "deny", wanted.lines())
         current = read(directory)
         if not current.allow:
             raise _not_kept(directory, "a *:* rwm", current)
         return
     if current.allow:
-        _write(directory, "deny", "a")
+        _write(directory, "deny", ["a"])
         current = Devices(allow=False)
-    for key, access in wanted.exceptions.items():
-        if access & ~current.exceptions.get(key, 0):
-            _write(directory, "allow", _line(key, access))
-    for key, access in current.exceptions.items():
-        surplus = access & ~wanted.exceptions.get(key, 0)
-        if surplus:
-            _write(directory, "deny", _line(key, surplus))
+    _write(directory, "allow", _beyond(wanted.exceptions, current.exceptions))
+    _write(directory, "deny", _beyond(current.exceptions, wanted.exceptions))
     current = read(directory)
     if current.allow or current.exceptions != wanted.exceptions:
         raise _not_kept(directory, ", ".join(wanted.lines()), current)
@@ -163,10 +158,22 @@ def _line(key: Key, access: int) -> str:
     return f"{kind} {major}:{minor} {letters(access)}"
 
 
-def _write(directory: str, name: str, line: str) -> None:
-    path = f"{directory}/devices.{name}"
+def _beyond(those: dict[Key, int], these: dict[Key, int]) -> list[str]:
+    """Lines for what ``those`` exceptions have and ``these`` have not."""
+    return [_line(key, more) for key, access in those.items() if (more := access & ~these.get(key, 0))]
+
+
+def _write(directory: str, name: str, lines: list[str]) -> None:
+    if not lines:
+        return
+    path, line = f"{directory}/devices.{name}", ""
     try:
-        knobs.put(path, line)
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            for line in lines:
+                os.write(fd, line.encode())
+        finally:
+            os.close(fd)
     except OSError as error:
         raise knobs.refused(f"cannot {name} devices (write {line!r} to {path})", error, _hint(error)) from error
 
