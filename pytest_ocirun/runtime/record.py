@@ -120,8 +120,12 @@ class Record:
 
     def place(self, below: dict[str, str] | None = None) -> Cgroup:
         """The cgroup that a process joins: the container's, or the one that ``below`` names."""
-        if not below:
+        if not below and self.cgroup.v2_dir is None:
             return self.cgroup
+        if not below:
+            from pytest_ocirun.runtime.cgroups.below import beside
+
+            return beside(self.cgroup, self.init[0])
         from pytest_ocirun.runtime.cgroups.below import find
 
         return find(self.cgroup, below)

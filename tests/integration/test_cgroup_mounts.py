@@ -1,5 +1,6 @@
 """Mounts of type cgroup and cgroup2: what they show, and whether it can be written."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,26 @@ def test_hierarchies_that_share_a_mount_have_links_by_their_single_names(bare: B
     config = with_cgroups(busybox_rootfs, "find . -maxdepth 1 -type l -exec readlink {} ';'", in_namespace=False)
 
     assert sorted(bare.run(config).out.split()) == sorted(shared.values())
+
+
+@requires("cgroup_v2")
+def test_a_container_that_hands_its_controllers_down_takes_an_exec_beside_its_init(
+    bare: Bare, busybox_rootfs: Path
+) -> None:
+    """As one with systemd does; its own cgroup takes no process then."""
+    script = "mkdir leaf && echo 1 >leaf/cgroup.procs && echo +pids >cgroup.subtree_control && sleep 60"
+    config = with_cgroups(busybox_rootfs, script, in_namespace=True, user_namespace=False)
+    name = bare.new_id()
+    child = bare.create(config, name=name)
+    try:
+        bare.runtime.start(name)
+        handed = Path(bare.runtime.record(name).cgroup.v2_dir or "", "cgroup.subtree_control")
+        deadline = time.monotonic() + 20
+        while not handed.read_text(encoding="ascii"):
+            assert time.monotonic() < deadline, "it hands nothing down"
+            time.sleep(0.01)
+        ran = bare.exec(name, "cat", "/proc/self/cgroup")
+    finally:
+        bare.end(name, child)
+
+    assert (ran.err, ran.out.split(":")[-1]) == ("", "/leaf\n")

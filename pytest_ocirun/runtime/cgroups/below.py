@@ -9,7 +9,7 @@ import os
 
 from pytest_ocirun.errors import ConfigError, Unsupported
 
-from . import Cgroup
+from . import Cgroup, knobs
 
 _TREE = "unified"
 
@@ -46,3 +46,27 @@ def find(cgroup: Cgroup, wanted: dict[str, str]) -> Cgroup:
             elif controller or name != _TREE or paths["version"] == "v2":
                 raise ConfigError(f"join the cgroup {below}: there is none", hint="Make it first.")
     return Cgroup.from_paths({**paths, "dirs": dirs, "made": []})
+
+
+def beside(cgroup: Cgroup, pid: int) -> Cgroup:
+    """Find the cgroup of v2 where one more process can be: the container's, or where its init has moved.
+
+    A container that manages cgroups, with systemd for one, hands the controllers of its own down; the kernel then lets
+    no process into it (cgroup-v2.rst, "No Internal Process Constraint"). Its init is in one that takes some.
+
+    Args:
+        cgroup: the container's, on v2.
+        pid: its init.
+    """
+    own = cgroup.v2_dir
+    if own is None or not knobs.read_or_none(f"{own}/cgroup.subtree_control"):
+        return cgroup
+    lines = (knobs.read_or_none(f"/proc/{pid}/cgroup") or "").splitlines()
+    path = next((line[3:] for line in lines if line.startswith("0::")), "")
+    # The path may be seen from a cgroup namespace of ours, so the part that is the container's is looked for.
+    parts = path.split("/")
+    for count in range(len(parts), 1, -1):
+        if own.endswith("/".join(parts[:count])):
+            found = "/".join((own, *parts[count:]))
+            return Cgroup.from_paths({**cgroup.paths, "dirs": {_TREE: found}, "made": []})
+    return cgroup
