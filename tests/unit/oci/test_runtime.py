@@ -4,12 +4,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import pytest_ocirun
 from pytest_ocirun.errors import ConfigError
-from pytest_ocirun.oci.codec import Document, encode, fields
+from pytest_ocirun.oci.codec import Document, decode, encode, fields
 from pytest_ocirun.oci.process import load_process
 from pytest_ocirun.oci.runtime import Config, State, load_config
 from tests.requires import requires
@@ -202,3 +203,60 @@ def test_import_is_cheap() -> None:
     )
 
     assert done.stdout == "['__future__']\n"
+
+
+_RIGHT: dict[type, object] = {str: "x", int: 1, bool: True}
+_WRONG: dict[type, tuple[object, ...]] = {
+    str: (1, True, [], {}),
+    int: ("1", True, 1.5, [], {}),
+    bool: (1, "true", [], {}),
+    list: ("x", 1, {}),
+    dict: ("x", 1, []),
+    Document: ("x", 1, []),
+}
+
+
+def _least(cls: type[Document]) -> dict[str, object]:
+    """A document with what is required and nothing else."""
+    found: dict[str, object] = {}
+    for each in fields(cls):
+        if each.required:
+            kind, inner = _kind(cls, each.name)
+            found[each.key] = _RIGHT[kind] if kind in _RIGHT else _least(inner[0]) if kind is Document else []
+    return found
+
+
+def _kind(cls: type[Document], name: str) -> tuple[type, list[type[Document]]]:
+    """(str, int, bool, list, dict or Document, the documents within)."""
+    annotation: Any = cls.__annotations__[name]
+    if isinstance(annotation, type(int | None)):
+        annotation = next(part for part in annotation.__args__ if part is not type(None))
+    inner = _documents(annotation)
+    origin = getattr(annotation, "__origin__", annotation)
+    return (Document if origin in inner else origin), inner
+
+
+def _wrongs(cls: type[Document], path: str) -> list[tuple[str, dict[str, Any]]]:
+    """(path, document) for each property below ``cls``, with a value of each other type."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    for each in fields(cls):
+        kind, inner = _kind(cls, each.name)
+        place = f"{path}.{each.key}"
+        found += [(place, {**_least(cls), each.key: wrong}) for wrong in _WRONG[kind]]
+        for below in inner[:1]:
+            step = {list: "[0]", dict: '["k"]'}.get(kind, "")
+            for wrong_path, document in _wrongs(below, f"{place}{step}"):
+                value: object = [document] if kind is list else {"k": document} if kind is dict else document
+                found.append((wrong_path, {**_least(cls), each.key: value}))
+    return found
+
+
+def test_every_property_of_another_type_is_an_error() -> None:
+    """The message begins with the path of each, and says what was expected and what was there."""
+    cases = _wrongs(Config, "$")
+    for path, document in cases:
+        with pytest.raises(ConfigError) as caught:
+            decode(Config, document)
+        assert str(caught.value).startswith(f"{path}: expected "), (path, str(caught.value))
+
+    assert len(cases) > 800
