@@ -229,7 +229,7 @@ def _least(cls: type[Document]) -> dict[str, object]:
 def _kind(cls: type[Document], name: str) -> tuple[type, list[type[Document]]]:
     """(str, int, bool, list, dict or Document, the documents within)."""
     annotation: Any = cls.__annotations__[name]
-    if isinstance(annotation, type(int | None)):
+    if None.__class__ in getattr(annotation, "__args__", ()):
         annotation = next(part for part in annotation.__args__ if part is not type(None))
     inner = _documents(annotation)
     origin = getattr(annotation, "__origin__", annotation)
@@ -244,7 +244,7 @@ def _wrongs(cls: type[Document], path: str) -> list[tuple[str, dict[str, Any]]]:
         place = f"{path}.{each.key}"
         found += [(place, {**_least(cls), each.key: wrong}) for wrong in _WRONG[kind]]
         for below in inner[:1]:
-            step = {list: "[0]", dict: '["k"]'}.get(kind, "")
+            step = "[0]" if kind is list else '["k"]' if kind is dict else ""
             for wrong_path, document in _wrongs(below, f"{place}{step}"):
                 value: object = [document] if kind is list else {"k": document} if kind is dict else document
                 found.append((wrong_path, {**_least(cls), each.key: value}))
