@@ -322,3 +322,24 @@ def test_without_a_mount_namespace_the_zygote_cleans_up_too(rootfs: Path, tmp_pa
     assert "bin" in joined.out.split()
     assert Path("/proc/self/mountinfo").read_text(encoding="ascii") == before
     assert (rootfs / "bin/busybox").exists()
+
+
+@requires("root")
+@pytest.mark.conforms("config: $.linux.namespaces[].path")
+@pytest.mark.parametrize("own_users", [False, True])
+def test_a_container_can_join_all_of_another(bare: Bare, busybox_rootfs: Path, own_users: bool) -> None:
+    """As in a pod: every namespace but that of mounts is the first one's, those that its user namespace owns too."""
+    with bare.holder(confined(busybox_rootfs, user_namespace=own_users)) as name:
+        pid = bare.runtime.state(name)["pid"]
+        shared = [kind for kind in ("user", "pid", "network", "ipc", "uts", "cgroup") if kind != "user" or own_users]
+        files = [NS_FILES[kind] for kind in shared]
+        script = (
+            "".join(f"readlink /proc/self/ns/{file}; " for file in files) + "hostname; ls /sys/class/net /dev/mqueue"
+        )
+        config = without(confined(busybox_rootfs, "sh", "-ec", script, user_namespace=own_users), *shared)
+        config.hostname = ""
+        config.linux.namespaces += [Namespace(type=kind, path=f"/proc/{pid}/ns/{NS_FILES[kind]}") for kind in shared]
+        ran = bare.run(config)
+        wanted = [os.readlink(f"/proc/{pid}/ns/{file}") for file in files]
+
+    assert (ran.out.split()[: len(files) + 1], ran.err) == ([*wanted, "ocirun"], "")
