@@ -258,7 +258,7 @@ def _idmaps(config: Config) -> list[list[list[int]]]:
 def _joined(config: Config) -> tuple[list[list[object]], list[Step], list[Step]]:
     """Namespaces by path: by the intermediate before the clone, or by the child itself, where that comes to the same.
 
-    With a user namespace the rights over the others may lie on either side of it, so the intermediate joins them; that
+    With a user namespace the rights over the others may lie outside of it, so the intermediate joins them first. That
     of pids takes effect for children only. That of mounts is joined last of all, by the child: what is read before
     is the runtime's own /proc.
     """
@@ -276,7 +276,7 @@ def _joined(config: Config) -> tuple[list[list[object]], list[Step], list[Step]]
             join.append([f"ns-{kind}", sched.NAMESPACES[kind]])
         else:
             entered.append(["join_namespace", f"ns-{kind}", kind])
-    return join, opened, entered
+    return sorted(join, key=lambda each: each[0] == "ns-user"), opened, entered
 
 
 def _root(config: Config, mounts: MountPlan, around: Surroundings) -> list[Step]:

@@ -191,16 +191,7 @@ def _new_time_namespace(offsets: list[list[Any]]) -> None:
 
 
 def _join(namespaces: list[tuple[int, int]]) -> None:
-    """Join those that we may as who we are, then the user namespace, then those that it gives the rights over."""
-    users = [each for each in namespaces if each[1] == sched.CLONE_NEWUSER]
-    later = []
     for fd, flags in namespaces:
-        try:
-            if flags != sched.CLONE_NEWUSER:
-                sched.setns(fd, flags)
-        except PermissionError:
-            later.append((fd, flags))
-    for fd, flags in users + later:
         try:
             sched.setns(fd, flags)
         except OSError as error:

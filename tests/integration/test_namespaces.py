@@ -326,6 +326,25 @@ def test_without_a_mount_namespace_the_zygote_cleans_up_too(rootfs: Path, tmp_pa
 
 @requires("root")
 @pytest.mark.conforms("config: $.linux.namespaces[].path")
+def test_a_user_namespace_and_one_beyond_it(bare: Bare, busybox_rootfs: Path) -> None:
+    """A network namespace of the host's root beside another container's user namespace, which has no right to it."""
+    with bare.holder(confined(busybox_rootfs)) as name, unshared("--net") as pid:
+        users = bare.runtime.state(name)["pid"]
+        script = "readlink /proc/self/ns/net; readlink /proc/self/ns/user"
+        config = without(confined(busybox_rootfs, "sh", "-c", script), "user", "network")
+        config.mounts = [each for each in config.mounts if each.type != "sysfs"]
+        config.linux.namespaces += [
+            Namespace(type="user", path=f"/proc/{users}/ns/user"),
+            Namespace(type="network", path=f"/proc/{pid}/ns/net"),
+        ]
+        ran = bare.run(config)
+        wanted = [os.readlink(f"/proc/{pid}/ns/net"), os.readlink(f"/proc/{users}/ns/user")]
+
+    assert (ran.out.split(), ran.err) == (wanted, "")
+
+
+@requires("root")
+@pytest.mark.conforms("config: $.linux.namespaces[].path")
 @pytest.mark.parametrize("own_users", [False, True])
 def test_a_container_can_join_all_of_another(bare: Bare, busybox_rootfs: Path, own_users: bool) -> None:
     """As in a pod: every namespace but that of mounts is the first one's, those that its user namespace owns too."""
