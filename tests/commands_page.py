@@ -47,7 +47,8 @@ too.
   of the container's network namespace.
 - `exec --process` refuses options that say otherwise than the file; runc ignores them.
 - An error is told on stderr also when there is a log.
-- `--systemd-cgroup` is refused by `create` and `run`: cgroups are made directly.
+- `--systemd-cgroup` needs cgroup v2 alone and root; the container is in the cgroup `container` of its scope, where
+  systemd changes nothing.
 """
 
 

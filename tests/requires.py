@@ -107,10 +107,11 @@ def _program(word: str, *names: str) -> None:
     _PROBES[word] = probe
 
 
-for _name in ("bash", "zsh", "fish", "ps", "runc", "crun", "mmdebstrap", "busybox", "memcached", "zstd", "xz"):
+for _name in ("bash", "zsh", "fish", "runc", "crun", "mmdebstrap", "busybox", "memcached", "zstd", "xz"):
     _program(_name)
 _program("bubblewrap", "bwrap")
 _program("uml", "linux.uml")
+_program("systemd", "systemd-run")  # its manager lies beside PATH, in the same package
 _program("iproute2", "ip")
 
 
@@ -128,6 +129,15 @@ def _in_namespaces(script: str, *flags: str, user: int | None = None) -> str:
         env={"PATH": SBIN_PATH},
     )
     return done.stderr.strip() if done.returncode else ""
+
+
+@_probe
+def ps() -> Lack | None:
+    """A ps(1) that runs: the one of procps wants to know when the machine was booted."""
+    if not shutil.which("ps"):
+        return Lack("no ps on this host", kernel=False)
+    done = subprocess.run(["ps", "-ef"], capture_output=True, text=True, check=False)
+    return Lack(f"what ps asks it: {done.stderr.strip()}", kernel=True) if done.returncode else None
 
 
 @_probe

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pytest_ocirun.cli.settings import Settings
     from pytest_ocirun.oci.process import Process
     from pytest_ocirun.oci.runtime import Config
+    from pytest_ocirun.runtime.cgroups import Manager
     from pytest_ocirun.runtime.container import Runtime
     from pytest_ocirun.runtime.record import Filter
     from pytest_ocirun.runtime.seccomp import Program
@@ -36,9 +37,16 @@ class Footing:
         settings: the global options.
         journal: told each step with ``--debug``, and warnings.
         change: changes the plan of a container.
+        manager: makes cgroups, if not as usual.
     """
 
-    def __init__(self, settings: Settings, journal: Journal, change: Callable[[Plan], Plan] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        journal: Journal,
+        change: Callable[[Plan], Plan] | None = None,
+        manager: Manager | None = None,
+    ) -> None:
         from pytest_ocirun.cli.signals import keep_children, wait
         from pytest_ocirun.runtime.container import Runtime
         from pytest_ocirun.runtime.spawner import LocalSpawner
@@ -53,7 +61,13 @@ class Footing:
         self._settings = settings
         self._spawner = LocalSpawner(wait, settings.helper)
         self.runtime = Runtime(
-            self._spawner, settings.root, debug=debug, run_hooks=run_hooks, warn=journal.warning, change=change
+            self._spawner,
+            settings.root,
+            manager=manager,
+            debug=debug,
+            run_hooks=run_hooks,
+            warn=journal.warning,
+            change=change,
         )
 
     def choose(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pytest_ocirun.cli.report import Journal
     from pytest_ocirun.cli.settings import Settings
     from pytest_ocirun.oci.runtime import Config
+    from pytest_ocirun.runtime.cgroups.systemd import SystemdManager
     from pytest_ocirun.runtime.child import Child
     from pytest_ocirun.runtime.container import Runtime
     from pytest_ocirun.runtime.spawn import Plan
@@ -56,7 +57,8 @@ class Making:
         warnings = validate(self.config)
         state.ensure_root(settings.root)
         self._less = [name for name in ("no-pivot", "no-new-keyring") if given.on(name)]
-        self._footing = Footing(settings, journal, self._change if self._less else None)
+        self._systemd = _systemd(self.config, self.id, settings) if settings.systemd_cgroup else None
+        self._footing = Footing(settings, journal, self._change if self._less else None, self._systemd)
         program = self._footing.runtime.program(self.config.linux.seccomp)
         self._footing.choose(
             self.config, self.config.process, program, before_stage=lambda: before_stage(given, settings)
@@ -71,10 +73,6 @@ class Making:
                 "$.linux.namespaces: a container made without root needs a user namespace of its own",
                 hint="`ocirun spec --rootless` writes a config with one.",
             )
-        if settings.systemd_cgroup:
-            from pytest_ocirun.runtime.cgroups import systemd
-
-            systemd.refuse(self.config.linux.cgroups_path, self.id)
         self._surface = stdio.Surface(given, settings, self.config.process, detached=detached)
 
     def create(self) -> tuple[Runtime, Child]:
@@ -89,6 +87,8 @@ class Making:
             self.id, self._bundle, self.config, self._surface.stdio, without_cgroup=self._settings.without_cgroup
         )
         try:
+            if self._systemd is not None:
+                self._systemd.release()
             self._surface.present(child)
         except BaseException:
             discard(runtime, self.id, child)
@@ -102,6 +102,14 @@ class Making:
         for name in self._less:
             plan = changes[name](plan)
         return plan
+
+
+def _systemd(config: Config, container_id: str, settings: Settings) -> SystemdManager:
+    from pytest_ocirun.runtime import stage
+    from pytest_ocirun.runtime.cgroups import systemd
+
+    systemd.unit_of(config.linux.cgroups_path, container_id)
+    return systemd.SystemdManager(privileged=settings.privileged or stage.is_privileged())
 
 
 def before_stage(given: Given, settings: Settings) -> None:

@@ -26,7 +26,7 @@ OPTIONS = (
         value="WHEN",
         choices=("auto", "true", "false"),
     ),
-    Option("systemd-cgroup", "read cgroupsPath as SLICE:PREFIX:NAME; create and run then say why systemd is not asked"),
+    Option("systemd-cgroup", "have systemd make the cgroup: cgroupsPath is SLICE:PREFIX:NAME"),
     HELP,
     Option("version", "print the version", short="v"),
 )

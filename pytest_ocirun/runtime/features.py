@@ -40,7 +40,7 @@ def _linux() -> dict[str, Any]:
     return {
         "namespaces": sorted(sched.NAMESPACES),
         "capabilities": list(caps.NAMES),
-        "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": True},
+        "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": False, "rdma": True},
         "seccomp": _seccomp(),
         "apparmor": {"enabled": True},
         "selinux": {"enabled": True},
