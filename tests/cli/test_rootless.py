@@ -100,6 +100,34 @@ def test_the_whole_walk(rootless: Rootless) -> None:
     assert _left(rootless) == []
 
 
+@requires("ps")
+@pytest.mark.conforms("cli: ps", "cli: stop", "cli: events --stats")
+def test_verbs_without_a_cgroup(rootless: Rootless) -> None:
+    """The processes are told by the pid namespace; what needs a cgroup says so, and the container is unharmed."""
+    rootless.write("sh", "-c", "trap 'exit 0' TERM; sleep 61 & while :; do sleep 0.05; done")
+    assert rootless.quiet("run", "-d", "verbs") == 0
+    has_cgroup = bool(json.loads((rootless.state_root() / "verbs/state.json").read_text())["cgroups"]["dirs"])
+    pids = json.loads(rootless("ps", "-f", "json", "verbs").stdout)
+    table = rootless("ps", "verbs", "-o", "pid,args").stdout
+    stats = json.loads(rootless("events", "--stats", "verbs").stdout)["data"]
+    paused = rootless("pause", "verbs")
+    status = json.loads(rootless("state", "verbs").stdout)["status"]
+    stopped = rootless("stop", "-t", "20", "verbs")
+    after = json.loads(rootless("state", "verbs").stdout)["status"]
+    empty = json.loads(rootless("ps", "-f", "json", "verbs").stdout)
+    rootless("delete", "--force", "verbs")
+
+    assert len(pids) >= 2
+    assert "sleep 61" in table
+    assert set(stats) >= {"cpu", "memory", "pids"}
+    assert (stopped.returncode, after, empty) == (0, "stopped", [])
+    if has_cgroup:
+        assert (paused.returncode, status) == (0, "paused")
+    else:
+        assert (paused.returncode, status) == (1, "running")
+        assert "cannot pause a container: this container was made without a cgroup" in paused.stderr
+
+
 def test_detached_and_failing_execs(rootless: Rootless) -> None:
     """Errors are told as to root."""
     rootless.write("sleep", "60")
