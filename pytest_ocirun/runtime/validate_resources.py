@@ -24,6 +24,7 @@ RANGES = (
     ("memory.limit", _LIMIT),
     ("memory.reservation", _LIMIT),
     ("memory.swap", _LIMIT),
+    ("memory.kernel_tcp", _LIMIT),
     ("memory.swappiness", (0, 100)),
     ("pids.limit", _LIMIT),
     ("cpu.shares", U64),
@@ -95,12 +96,12 @@ def check_rdt(rdt: IntelRdt, path: str) -> None:
 
 def resource_warnings(resources: Resources, path: str) -> list[str]:
     """Name what is taken and does nothing: limits that the kernel does not have any more."""
-    memory = resources.memory
-    return [
-        f"{path}.memory.{key}: does nothing: the kernel has no such limit any more"
-        for key, value in (("kernel", memory.kernel), ("kernelTCP", memory.kernel_tcp))
-        if value is not None
-    ]
+    memory, found = resources.memory, []
+    if memory.kernel is not None:
+        found.append(f"{path}.memory.kernel: does nothing: the kernel has no such limit any more")
+    if memory.kernel_tcp is not None:
+        found.append(f"{path}.memory.kernelTCP: does nothing on cgroup v2, which has no such limit")
+    return found
 
 
 def _check_memory(memory: Memory, path: str) -> None:

@@ -78,6 +78,8 @@ MADE = [
         str(32 * M),
     ),
     ({"memory": {"reservation": 8 * M}}, "memory.soft_limit_in_bytes", str(8 * M), "memory.low", str(8 * M)),
+    ({"memory": {"kernelTCP": 4 * M}}, "memory.kmem.tcp.limit_in_bytes", str(4 * M), "cgroup.type", "domain"),
+    ({"memory": {"kernel": 4 * M}}, "cgroup.clone_children", "0", "cgroup.type", "domain"),
     ({"memory": {"swappiness": 7}}, "memory.swappiness", "7", NONE, NONE),
     ({"memory": {"disableOOMKiller": True}}, "memory.oom_control", "oom_kill_disable 1", NONE, NONE),
     ({"memory": {"useHierarchy": True}}, "memory.use_hierarchy", "1", "cgroup.type", "domain"),

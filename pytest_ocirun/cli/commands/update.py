@@ -29,7 +29,7 @@ _SIZES = (
     ("memory-reservation", "reservation", "memory that is kept as long as others need none"),
     ("memory-swap", "swap", "memory and swap together; -1 for no limit"),
     ("kernel-memory", "kernel", "does nothing: the kernel has no such limit any more"),
-    ("kernel-memory-tcp", "kernelTCP", "does nothing: the kernel has no such limit any more"),
+    ("kernel-memory-tcp", "kernelTCP", "memory of the kernel for TCP; does nothing on cgroup v2"),
 )
 _LISTS = (
     ("cpuset-cpus", "cpus", "processors to run on, as 0-2,5"),

@@ -12,7 +12,8 @@ silent, as in runc:
   slow.
 - memory.swap counts memory plus swap; v2 takes the difference. -1 is unlimited.
 - memory limits are rounded down to whole pages by the kernel.
-- memory.kernel and memory.kernelTCP do nothing, as in runc: the kernel took the limits away, v2 never had them.
+- memory.kernel does nothing, as in runc: the kernel took the limit away. memory.kernelTCP is written where the kernel
+  still has it, on v1, and does nothing elsewhere.
 - pids.limit 0 is written as 1: the first process is in, and cannot fork. The kernel's 0 would differ only in
   refusing ``CLONE_INTO_CGROUP`` as well.
 - A memory limit, quota or period of 0 is refused: nothing could run.
@@ -99,6 +100,8 @@ def _memory_v1(memory: Memory) -> list[Setting]:
         found.append(_bytes_v1("memory.swap", total, "memory.memsw.limit_in_bytes", optional=swap is None))
     if memory.reservation is not None:
         found.append(_bytes_v1("memory.reservation", memory.reservation, "memory.soft_limit_in_bytes"))
+    if memory.kernel_tcp is not None:
+        found.append(_bytes_v1("memory.kernelTCP", memory.kernel_tcp, "memory.kmem.tcp.limit_in_bytes", optional=True))
     if memory.swappiness is not None:
         text = str(memory.swappiness)
         found.append(Setting("memory.swappiness", memory.swappiness, "memory", "memory.swappiness", text))

@@ -156,7 +156,7 @@ DISK = {"major": 8, "minor": 0}
         ({"memory": {"disableOOMKiller": False}}, [("memory.oom_control", "0")], []),
         ({"memory": {"useHierarchy": False}}, [("memory.use_hierarchy", "0")], None),
         ({"memory": {"useHierarchy": True}}, [("memory.use_hierarchy", "1")], []),
-        ({"memory": {"kernel": M, "kernelTCP": M}}, [], []),
+        ({"memory": {"kernel": M, "kernelTCP": M}}, [("memory.kmem.tcp.limit_in_bytes", str(M))], []),
         ({"cpu": {"burst": 1000}}, [("cpu.cfs_burst_us", "1000")], [("cpu.max.burst", "1000")]),
         ({"cpu": {"idle": 1}}, [("cpu.idle", "1")], [("cpu.idle", "1")]),
         (
