@@ -114,8 +114,6 @@ class MountPlan:
         source = mount.source
         if not source:
             raise ConfigError(f"{where}.source: a bind mount needs a source")
-        if options.data:
-            raise ConfigError(f"{where}.options: a bind mount takes no file system options: {', '.join(options.data)}")
         absolute = source if source.startswith("/") else f"{self._bundle}/{source}"
         maps = self._maps(where, mount, options)
         mapped = [maps, options.idmap == "ridmap"] if maps else None

@@ -82,12 +82,16 @@ def _check_mappings(mount: Mount, where: str) -> None:
 
 
 def mount_warnings(config: Config) -> list[str]:
-    """What is odd about the mounts but to be carried on with."""
-    return [
-        f"$.mounts[{index}].destination: {mount.destination!r} is not absolute; taken from the root"
-        for index, mount in enumerate(config.mounts)
-        if not mount.destination.startswith("/")
-    ]
+    """What is odd about the mounts but to be carried on with, as runc does."""
+    warnings = []
+    for index, mount in enumerate(config.mounts):
+        if not mount.destination.startswith("/"):
+            warnings.append(
+                f"$.mounts[{index}].destination: {mount.destination!r} is not absolute; taken from the root"
+            )
+        if is_bind(mount) and (data := Options(mount.options).data):
+            warnings.append(f"$.mounts[{index}].options: a bind makes no file system; left out: {', '.join(data)}")
+    return warnings
 
 
 def check_mapping_rows(mappings: list[IDMapping], path: str) -> None:

@@ -134,7 +134,6 @@ def test_usual_mounts_are_there(box: Container) -> None:
     "wrong, error",
     [
         (mount("/mnt", "bind", "", ["ro"]), ConfigError),
-        (mount("/mnt", "bind", "/usr", ["size=1"]), ConfigError),
         (mount("/mnt", "", "/usr", []), ConfigError),
         (mount("/mnt", "overlay", "overlay", ["lowerdir=/usr", "mode=755"]), ConfigError),
         (mount("/mnt", "overlay", "overlay", ["mode=x"]), ConfigError),

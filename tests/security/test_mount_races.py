@@ -72,7 +72,7 @@ def outcomes(run: Callable[[], str]) -> dict[str, int]:
         except KernelRefused:
             what = "refused"
         found[what] = found.get(what, 0) + 1
-    assert sum(found.values()) > (1 if lane() == "v2" else 10)
+    assert sum(found.values()) > (0 if lane() == "v2" else 10)
     return found
 
 

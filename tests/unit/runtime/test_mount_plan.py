@@ -177,7 +177,6 @@ def test_group_of_terminals_only_where_it_is_mapped(gid: str, kept: bool) -> Non
     "mount",
     [
         Mount(destination="/d", type="bind", source="", options=[]),
-        Mount(destination="/d", type="bind", source="/s", options=["size=1"]),
         Mount(destination="/d", type="", source="/s", options=[]),
         Mount(destination="/d", type="bind", source="/s", options=["idmap"]),
         Mount(destination="/d", type="overlay", options=["lowerdir=/l", "mode=755"]),

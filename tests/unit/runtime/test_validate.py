@@ -347,6 +347,13 @@ def test_relative_destination_is_a_warning() -> None:
     assert warnings == ["$.mounts[7].destination: 'x' is not absolute; taken from the root"]
 
 
+def test_file_system_options_of_a_bind_are_a_warning() -> None:
+    """They would mean something for a file system of its own; the runtime-tools give some."""
+    warnings = validate(_config({"mounts+": {**BIND, "options": ["bind", "size=1", "sync", "silent"]}}))
+
+    assert warnings == ["$.mounts[7].options: a bind makes no file system; left out: size, sync"]
+
+
 def test_process_alone() -> None:
     """Paths start at the process; the same checks, the same refusals."""
     plain = {"user": {"uid": 0, "gid": 0}, "args": ["true"], "cwd": "/", "capabilities": {"bounding": ["CAP_X"]}}
