@@ -43,6 +43,8 @@ class MountPlan:
         cgroups: what a cgroup mount shows, as ``cgroup_view.hierarchies`` says.
         bounded: the root is an overlay on a bounded tmpfs, where overlays without an upper directory get one.
         peers: binds stay in the peer groups of the host's mounts.
+        in_order: the child itself makes the binds, having the rights and the sight: then mountinfo, which the kernel
+            sorts by the time of making, shows all mounts in the config's order.
         propagation: of binds that name none, MS_* or 0.
     """
 
@@ -56,6 +58,7 @@ class MountPlan:
         cgroups: list[list[str]],
         bounded: bool = False,
         peers: bool = False,
+        in_order: bool = False,
         propagation: int = 0,
     ) -> None:
         self.prepare: list[Step] = []
@@ -68,6 +71,7 @@ class MountPlan:
         self._cgroups = cgroups
         self._bounded = bounded
         self._clone = "clone_peers" if peers else "clone_tree"
+        self._in_order = in_order and not peers
         self._propagation = [propagation] if propagation else []
         for index, mount in enumerate(mounts):
             self._mount(index, mount)
@@ -117,9 +121,13 @@ class MountPlan:
         absolute = source if source.startswith("/") else f"{self._bundle}/{source}"
         maps = self._maps(where, mount, options)
         mapped = [maps, options.idmap == "ridmap"] if maps else None
-        attributes = [options.set, options.clear, *options.tree]
-        self.prepare.append([self._clone, slot, absolute, options.recursive, *attributes, mapped])
-        self.enter.append(["attach", slot, path, options.propagation or self._propagation])
+        copy = [options.recursive, options.set, options.clear, *options.tree, mapped]
+        propagation = options.propagation or self._propagation
+        if self._in_order and mapped is None:
+            self.enter.append(["bind", path, absolute, slot, propagation, *copy])
+            return
+        self.prepare.append([self._clone, slot, absolute, *copy])
+        self.enter.append(["attach", slot, path, propagation])
 
     def _overlay(self, where: str, slot: str, path: str, mount: Mount, options: Options) -> None:
         lower = options.data.pop("lowerdir", None)

@@ -48,7 +48,7 @@ def plan_mounts(
         ConfigError: a mount makes no sense.
     """
     wanted = config.linux.rootfs_propagation
-    joined = config.linux.namespace("user")
+    joined, mounts = config.linux.namespace("user"), config.linux.namespace("mount")
     return MountPlan(
         config.mounts,
         bundle=bundle,
@@ -58,6 +58,7 @@ def plan_mounts(
         bounded=OVERLAY in config.annotations,
         # The kernel makes every mount that a user namespace inherits a slave, so that none of it reaches the host.
         peers=wanted in ("shared", "rshared") and joined is None,
+        in_order=joined is None and mounts is not None and not mounts.path,
         propagation=m.MS_PRIVATE | m.MS_REC if wanted == "rprivate" else 0,
     )
 
@@ -127,7 +128,7 @@ def root_steps(config: Config, mounts: MountPlan) -> list[Step]:
     wanted = PROPAGATIONS.get(linux.rootfs_propagation, 0)
     # A slave stays one of the host's mounts, as the spawner's copy is; whatever else is asked for begins as private.
     cut = 0 if not wanted or wanted & m.MS_SLAVE else m.MS_PRIVATE | wanted & m.MS_REC
-    steps: list[Step] = [["propagation", m.MS_PRIVATE | m.MS_REC], ["attach_root", "root", cut], *mounts.enter]
+    steps: list[Step] = [["propagation", m.MS_SLAVE | m.MS_REC], ["attach_root", "root", cut], *mounts.enter]
     brings_dev = any(_is_dev(mount) and is_bind(mount) for mount in config.mounts)
     steps += [*_devices(config, defaults=not brings_dev)]
     if not brings_dev:

@@ -15,7 +15,12 @@ import stat
 from pytest_ocirun.linux import mount
 from pytest_ocirun.linux.paths import PROC_SUPER_MAGIC, filesystem_type
 from pytest_ocirun.runtime.inside import O_PATH, make_directory, make_file, make_symlink, open_inside
+from pytest_ocirun.runtime.prepare import clone_tree
 from pytest_ocirun.runtime.steps import Context, operation
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 ROOT = "root"
 UPPER = "upper"
@@ -77,6 +82,13 @@ def attach(context: Context, slot: str, path: str, propagation: list[int]) -> No
         raise OSError(errno.EPERM, "what is bound there is no proc, and the runtime trusts what is there", path)
     place(context.root, fd, path, directory=stat.S_ISDIR(os.fstat(fd).st_mode))
     finish(context, fd, propagation)
+
+
+@operation("bind {1} to {0}")
+def bind(context: Context, path: str, source: str, slot: str, propagation: list[int], *copy: Any) -> None:
+    """Copy the mount at ``source``, as ``prepare.clone_tree`` does, and move it to ``path`` inside the root."""
+    clone_tree(context, slot, source, *copy)
+    attach(context, slot, path, propagation)
 
 
 @operation("make the file systems read-only that were to be filled first")

@@ -156,6 +156,18 @@ def test_kinds_places_and_order_of_mounts(pair: Pair) -> None:
     assert "file\nfile\n711\n" in pair.same(script, adding(*mounts))
 
 
+def test_mounts_show_in_the_configs_order(pair: Pair) -> None:
+    """In mountinfo, where the runtime-tools look for it."""
+    mounts: list[dict[str, Any]] = [
+        {"destination": "/mnt/a", "type": "tmpfs", "source": "tmpfs"},
+        {"destination": "/mnt/b", "source": "src", "options": ["bind"]},
+        {"destination": "/mnt/c", "type": "tmpfs", "source": "tmpfs"},
+        {"destination": "/mnt/d", "source": "src", "options": ["rbind", "ro"]},
+    ]
+
+    assert pair.same(SHOW.removesuffix(" | sort"), adding(*mounts)).count("/mnt/") == 4
+
+
 @pytest.mark.conforms("config: $.mounts[].options tmpcopyup")
 def test_tmpcopyup(pair: Pair) -> None:
     """Names, modes, owners and contents."""

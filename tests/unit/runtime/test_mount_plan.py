@@ -102,6 +102,18 @@ def test_bind_becomes_a_copy_and_a_move() -> None:
     assert made.enter == [["attach", "mount0", "/d", [m.MS_SLAVE | m.MS_REC]]]
 
 
+def test_binds_in_order_are_the_childs() -> None:
+    """Unless they are mapped, which is the spawner's to do, or the host's peers."""
+    mounts = [Mount(destination="/d", type="bind", source="s", options=["rbind", "ro"])]
+    made = planned(*mounts, in_order=True)
+
+    assert made.enter == [["bind", "/d", "/b/s", "mount0", [], True, m.MOUNT_ATTR_RDONLY, 0, 0, 0, None]]
+    assert made.prepare == []
+    assert planned(*mounts, in_order=True, peers=True).prepare[0][0] == "clone_peers"
+    mounts[0].options.append("idmap")
+    assert planned(*mounts, in_order=True, idmaps=IDMAPS).prepare[0][0] == "clone_tree"
+
+
 def test_binds_of_a_shared_root_stay_peers() -> None:
     """They are copied in the host's own mount namespace."""
     made = planned(Mount(destination="/d", type="bind", source="/s"), peers=True)
