@@ -36,8 +36,6 @@ class Builders:
         self._turn += 1
         return self._second if self._turn % 2 and self._second.is_ready() else self.first
 
-    def close(self) -> None:
-        """End them, and all that they made."""
-        self.first.close()
-        if self._second is not None:
-            self._second.close()
+    def all(self) -> list[ZygoteClient]:
+        """Those that have been started."""
+        return [self.first] if self._second is None else [self.first, self._second]

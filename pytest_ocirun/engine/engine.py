@@ -165,8 +165,8 @@ class Engine:
             container.delete()
         self._ahead.close()
         self._part(wait=True)
-        self._joiner.close()
-        self._builders.close()
+        for zygote in self._zygotes():
+            zygote.close()
         self._manager.prune()
         for image in self._images.values():
             image.release()
@@ -261,6 +261,9 @@ class Engine:
         else:
             begun.creation.undo()
             self._give_back(begun.claimed)
+
+    def _zygotes(self) -> list[ZygoteClient]:
+        return list(dict.fromkeys([self._joiner, *self._builders.all()]))
 
     def _give_back(self, claimed: int | None) -> None:
         if claimed is not None:

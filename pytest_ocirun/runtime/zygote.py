@@ -200,7 +200,10 @@ class Zygote:
             sched.pidfd_send_signal(pidfd, sched.SIGKILL)
         while self._processes:
             for fd, _events in self._epoll.poll():
-                self._reap(self._processes[fd])
+                if fd in self._processes:
+                    self._reap(self._processes[fd])
+                else:
+                    self._epoll.unregister(fd)  # of a container that was being made, and is ended like the others
 
 
 def _let_die(paths: dict[str, Any]) -> None:

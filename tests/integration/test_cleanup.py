@@ -47,7 +47,7 @@ boxes = [engine.launch(request) for _number in range(3)]
 for box in boxes[:2]:
     threading.Thread(target=box.exec, args=(["sh", "-c", "setsid sleep 600 & sleep 600"],), daemon=True).start()
 time.sleep(0.2)
-zygotes = [spawner._process.pid for spawner in (engine._builders.first, engine._joiner)]
+zygotes = [spawner._process.pid for spawner in engine._zygotes()]
 print(json.dumps({{"zygotes": zygotes, "inits": [box.pid for box in boxes]}}), flush=True)
 if {churn}:
     while True:
@@ -96,7 +96,11 @@ def traces(bare: Bare, part: str) -> dict[str, Any]:
         "state": state.ids(str(bare.root)),
         "cgroups": groups(part),
         "fds": {who: len(os.listdir(f"/proc/{pid}/fd")) for who, pid in pids.items()},
-        "mounts": {who: Path(f"/proc/{pid}/mountinfo").read_bytes().count(b"\n") for who, pid in pids.items()},
+        # Others make mounts of their own meanwhile, which a private namespace gets to see as well.
+        "mounts": {
+            who: [line for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines() if str(bare.root) in line]
+            for who, pid in pids.items()
+        },
         "children": Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="ascii"),
     }
 

@@ -256,7 +256,7 @@ def test_closing_ends_everything(tmp_path: Path, busybox_tarball: Path) -> None:
     for box in boxes:
         box.exec(["sh", "-c", "setsid sleep 60 & true"])
     pids = [box.pid for box in boxes]
-    zygotes = [client._process.pid for client in (engine._builders.first, engine._joiner) if client._process]
+    zygotes = [client._process.pid for client in engine._zygotes() if client._process]
     engine.close()
     engine.close()
 
