@@ -29,6 +29,22 @@ def close_range(first: int, last: int = _FD_MAX, flags: int = 0) -> None:
     _close_range(first, last, flags)
 
 
+def close_on_exec(last: int) -> None:
+    """Have every fd closed at execve.
+
+    Args:
+        last: the highest one: a filter that knows nothing of close_range refuses it, and each is set by itself.
+    """
+    try:
+        close_range(0, flags=CLOSE_RANGE_CLOEXEC)
+    except OSError:
+        for fd in range(last + 1):
+            try:
+                os.set_inheritable(fd, False)
+            except OSError:
+                pass  # there is none of that number
+
+
 def close_all_but(keep: set[int]) -> None:
     """Close every fd from 3 on that ``keep`` lacks."""
     first = 3

@@ -323,7 +323,7 @@ def arrange_fds(context: Context, targets: dict[str, str]) -> None:
     floor = max(numbers) + 1
     lifted = {slot: _lift(fd, floor) for slot, fd in context.fds.items()}
     context.fds = lifted
-    fds.close_range(0, flags=fds.CLOSE_RANGE_CLOEXEC)
+    fds.close_on_exec(max(lifted.values()))
     for number, slot in numbers.items():
         os.dup2(lifted[slot], number, inheritable=True)
 
