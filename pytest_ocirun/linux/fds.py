@@ -6,53 +6,15 @@
 from __future__ import annotations
 
 import _socket
-import ctypes
 import os
 import select
 import struct
 
-from pytest_ocirun.linux import _libc
-
-CLOSE_RANGE_CLOEXEC = 4
 MAX_FDS = 253  # SCM_MAX_FD
 MAX_MESSAGE = 65536
-_FD_MAX = (1 << 32) - 1
 
-_close_range = _libc.SystemCall("close_range", ctypes.c_uint, ctypes.c_uint, ctypes.c_uint)
-_accept4 = _libc.function("accept4", ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)
 
 Socket = _socket.socket
-
-
-def close_range(first: int, last: int = _FD_MAX, flags: int = 0) -> None:
-    """Close, or with CLOSE_RANGE_CLOEXEC mark, every fd from ``first`` to ``last``. Linux 5.9 (5.11 for the flag)."""
-    _close_range(first, last, flags)
-
-
-def close_on_exec(last: int) -> None:
-    """Have every fd closed at execve.
-
-    Args:
-        last: the highest one: a filter that knows nothing of close_range refuses it, and each is set by itself.
-    """
-    try:
-        close_range(0, flags=CLOSE_RANGE_CLOEXEC)
-    except OSError:
-        for fd in range(last + 1):
-            try:
-                os.set_inheritable(fd, False)
-            except OSError:
-                pass  # there is none of that number
-
-
-def close_all_but(keep: set[int]) -> None:
-    """Close every fd from 3 on that ``keep`` lacks."""
-    first = 3
-    for fd in sorted(each for each in keep if each >= first):
-        if fd > first:
-            close_range(first, fd - 1)
-        first = fd + 1
-    close_range(first)
 
 
 def seqpacket_pair() -> tuple[Socket, Socket]:
@@ -67,7 +29,12 @@ def socket_of(fd: int) -> Socket:
 
 def accept(fd: int) -> int:
     """Accept one connection on the listening socket ``fd``; close-on-exec."""
-    return _libc.check(_accept4(fd, None, None, _socket.SOCK_CLOEXEC), "accept4")
+    listener = socket_of(fd)
+    try:
+        accepted: int = listener._accept()[0]  # type: ignore[attr-defined]  # noqa: SLF001 - the socket module's own way
+        return accepted
+    finally:
+        listener.detach()
 
 
 def send(sock: Socket, data: bytes, fds: list[int] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Processes and namespaces: clone3, unshare, setns, pidfds. Sources: clone(2), setns(2), pidfd_open(2), waitid(2).
+"""Processes and namespaces: clone3, unshare, setns, pidfds. Sources: clone(2), setns(2), pidfd_getfd(2).
 
 clone3 is called with no stack of its own, so it returns twice, like fork. glibc and CPython are not told: the
 caller must be single-threaded, and the child must go on to execve or ``os._exit``.
@@ -7,9 +7,12 @@ caller must be single-threaded, and the child must go on to execve or ``os._exit
 from __future__ import annotations
 
 import ctypes
-import os
 
 from pytest_ocirun.linux import _libc
+from pytest_ocirun.linux.pidfd import SIGKILL as SIGKILL  # noqa: PLC0414 - passed on
+from pytest_ocirun.linux.pidfd import pidfd_open as pidfd_open  # noqa: PLC0414 - passed on
+from pytest_ocirun.linux.pidfd import pidfd_send_signal as pidfd_send_signal  # noqa: PLC0414 - passed on
+from pytest_ocirun.linux.pidfd import wait_status as wait_status  # noqa: PLC0414 - passed on
 
 CLONE_NEWTIME = 0x00000080
 CLONE_PIDFD = 0x00001000
@@ -23,9 +26,6 @@ CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 CLONE_INTO_CGROUP = 0x200000000
 
-_CORE_DUMPED = 0x80
-
-SIGKILL = 9
 SIGCHLD = 17
 
 # The OCI names, in the order in which they are joined: user first, since it gives the right to the others.
@@ -74,7 +74,6 @@ class _CloneArgs(ctypes.Structure):
 _clone3 = _libc.SystemCall("clone3", ctypes.POINTER(_CloneArgs), ctypes.c_size_t)
 _unshare = _libc.function("unshare", ctypes.c_int)
 _setns = _libc.function("setns", ctypes.c_int, ctypes.c_int)
-_pidfd_send_signal = _libc.SystemCall("pidfd_send_signal", ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint)
 _pidfd_getfd = _libc.SystemCall("pidfd_getfd", ctypes.c_int, ctypes.c_int, ctypes.c_uint)
 
 
@@ -108,41 +107,6 @@ def setns(fd: int, flags: int = 0) -> None:
     _libc.check(_setns(fd, flags), "setns")
 
 
-def pidfd_open(pid: int) -> int:
-    """A close-on-exec fd that stands for the process; see pidfd_open(2)."""
-    return os.pidfd_open(pid)
-
-
 def pidfd_getfd(pidfd: int, number: int) -> int:
     """A close-on-exec copy of the fd ``number`` of another process that one may trace; see pidfd_getfd(2)."""
     return _pidfd_getfd(pidfd, number, 0)
-
-
-def pidfd_send_signal(pidfd: int, number: int) -> bool:
-    """Signal the process of ``pidfd``; see pidfd_send_signal(2).
-
-    Returns:
-        False when the process had ended already.
-    """
-    try:
-        _pidfd_send_signal(pidfd, number, None, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def wait_status(pidfd: int, *, block: bool = True) -> int | None:
-    """Reap the child that a pidfd stands for, and no other that has come to its pid; see waitid(2), Linux 5.4.
-
-    Returns:
-        Its wait status as ``os.waitpid`` gives it, or None when it still runs and ``block`` is false.
-
-    Raises:
-        ChildProcessError: it is no child of this process, or has been reaped already.
-    """
-    found = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | (0 if block else os.WNOHANG))
-    if found is None:
-        return None
-    if found.si_code == os.CLD_EXITED:
-        return found.si_status << 8
-    return found.si_status | (_CORE_DUMPED if found.si_code == os.CLD_DUMPED else 0)

@@ -20,7 +20,7 @@ import errno
 import os
 
 from pytest_ocirun.errors import HookFailed, KernelRefused, OcirunError, ProtocolError
-from pytest_ocirun.linux import fds, sched
+from pytest_ocirun.linux import fds, pidfd
 from pytest_ocirun.oci import json_text
 
 TYPE_CHECKING = False
@@ -202,7 +202,7 @@ class Child:
     def kill(self) -> None:
         """SIGKILL, if it still runs."""
         if self.pidfd >= 0:
-            sched.pidfd_send_signal(self.pidfd, sched.SIGKILL)
+            pidfd.pidfd_send_signal(self.pidfd, pidfd.SIGKILL)
 
     def removed(self) -> bool:
         """Whether the zygote has removed what this init owned, as it was asked to; does not block.
@@ -265,7 +265,7 @@ class Child:
         if self._local:
             while not self._ended and fds.readable(self._reply.fileno()) and self._receive():
                 pass
-            self._status = sched.wait_status(self.pidfd)
+            self._status = pidfd.wait_status(self.pidfd)
             while not self._ended and self._receive():
                 pass
         elif not self._receive():

@@ -10,12 +10,7 @@ import os
 
 from pytest_ocirun.errors import HookFailed, WrongStatus
 from pytest_ocirun.linux import proc
-from pytest_ocirun.runtime import allotment, deletion, init, plan, state
-from pytest_ocirun.runtime.creation import Creation
-from pytest_ocirun.runtime.joining import Joining, surroundings
-from pytest_ocirun.runtime.order import Order
-from pytest_ocirun.runtime.record import Record, add_filter, describe
-from pytest_ocirun.runtime.stdio import slots_for
+from pytest_ocirun.runtime import init, state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +21,12 @@ if TYPE_CHECKING:
     from pytest_ocirun.oci.runtime import Config, Seccomp
     from pytest_ocirun.runtime.cgroups import Cgroup, Manager
     from pytest_ocirun.runtime.child import Child
+    from pytest_ocirun.runtime.creation import Creation
     from pytest_ocirun.runtime.hook_points import Points
+    from pytest_ocirun.runtime.joining import Joining
+    from pytest_ocirun.runtime.order import Order
+    from pytest_ocirun.runtime.plan import Surroundings
+    from pytest_ocirun.runtime.record import Record
     from pytest_ocirun.runtime.seccomp import Program
     from pytest_ocirun.runtime.spawn import Plan
     from pytest_ocirun.runtime.spawner import Spawner
@@ -70,7 +70,8 @@ class Runtime:
         self._manager = manager
         self._cache = cache or f"{root}/@seccomp"
         self._debug = debug
-        self._joining = Joining(joiner or spawner, self._print, self.state)
+        self._joiner = joiner or spawner
+        self._joins: Joining | None = None
         self._run_hooks = run_hooks
         self._warn = warn
         self._change = change
@@ -126,6 +127,11 @@ class Runtime:
 
         Args and errors are those of ``create``; what the spawner meets is raised by ``Creation.finish``.
         """
+        from pytest_ocirun.runtime import allotment
+        from pytest_ocirun.runtime.creation import Creation
+        from pytest_ocirun.runtime.plan import surroundings
+        from pytest_ocirun.runtime.record import describe
+
         creation = Creation(self, state.make(self.root, container_id), config, bundle)
         try:
             known = {**describe(container_id, bundle, config), "pid": 0, "start_time": 0, "maker": proc.own()}
@@ -160,6 +166,8 @@ class Runtime:
         program = self.program(template.config.linux.seccomp)
         maker = self._makers[container_id] = maker or self._spawner
         reply = maker.make(container_id, bundle, template, first)
+        from pytest_ocirun.runtime.order import Order
+
         return Order(self, container_id, template.made_for(first), program, reply)
 
     def start(self, container_id: str) -> None:
@@ -183,6 +191,8 @@ class Runtime:
             if document["config"].get("hooks"):
                 self.hook_points(document).start(document["pid"])
         except HookFailed as failed:
+            from pytest_ocirun.runtime import deletion
+
             deletion.destroy(self, container_id, failed)
             raise
 
@@ -212,7 +222,7 @@ class Runtime:
         """
         record = self._running(container_id)
         record.note_exec(self.root, process)
-        return self._joining.run(record, process, stdio, tree=tree, below=below)
+        return self._joining().run(record, process, stdio, tree=tree, below=below)
 
     def prepare_exec(self, container_id: str) -> None:
         """Have a process join a container already and wait for the next ``exec``; does not wait for it.
@@ -220,7 +230,7 @@ class Runtime:
         Raises:
             WrongStatus: the container does not run.
         """
-        self._joining.prepare(self._running(container_id))
+        self._joining().prepare(self._running(container_id))
 
     def kill(self, container_id: str, number: int) -> None:
         """Send a signal to a container's init.
@@ -238,6 +248,8 @@ class Runtime:
         """
         record = self._records.get(container_id)
         known = None if record is None else record.cgroup
+        from pytest_ocirun.runtime import deletion
+
         document = deletion.delete(self.root, container_id, force=force, known=known, manager=self._cgroups)
         self.forget(container_id)
         if document.get("config", {}).get("hooks"):
@@ -246,7 +258,8 @@ class Runtime:
     def remove(self, container_id: str) -> None:
         """Have the zygote end and remove a container that it made; its init's ``wait_removed`` tells when it has."""
         self._records.pop(container_id, None)
-        self._joining.drop(container_id)
+        if self._joins is not None:
+            self._joins.drop(container_id)
         self._makers.pop(container_id, self._spawner).remove(container_id)
 
     def state(self, container_id: str) -> dict[str, Any]:
@@ -278,7 +291,16 @@ class Runtime:
             document = directory.read()
             if directory.status(document) == state.CREATING:
                 raise WrongStatus(f"use container {container_id}: it is still being created")
+            from pytest_ocirun.runtime.record import Record
+
             return Record.load(directory, document)
+
+    def _joining(self) -> Joining:
+        if self._joins is None:
+            from pytest_ocirun.runtime.joining import Joining
+
+            self._joins = Joining(self._joiner, self._print, self.state)
+        return self._joins
 
     def _running(self, container_id: str) -> Record:
         record = self.record(container_id)
@@ -288,7 +310,11 @@ class Runtime:
             )
         return record
 
-    def _spawn_init(self, creation: Creation, stdio: Stdio, around: plan.Surroundings) -> None:
+    def _spawn_init(self, creation: Creation, stdio: Stdio, around: Surroundings) -> None:
+        from pytest_ocirun.runtime import plan
+        from pytest_ocirun.runtime.record import add_filter
+        from pytest_ocirun.runtime.stdio import slots_for
+
         config, directory = creation.config, creation.directory
         slots = slots_for(config.process, config, stdio)
         own: list[int] = []  # of the slots, those that are ours to close
@@ -336,7 +362,8 @@ class Runtime:
     def forget(self, container_id: str) -> None:
         """Forget a container that is gone."""
         self._records.pop(container_id, None)
-        self._joining.drop(container_id)
+        if self._joins is not None:
+            self._joins.drop(container_id)
         self._makers.pop(container_id, self._spawner).forget(container_id)
 
     def program(self, seccomp: Seccomp | None) -> Program | None:
@@ -358,7 +385,7 @@ class Runtime:
 
     def _print(self, made: Plan) -> None:
         if self._debug is not None:
-            from pytest_ocirun.runtime import spawn  # noqa: F401 - it registers the operations and their sentences
+            from pytest_ocirun.runtime import plan, spawn  # noqa: F401 - it registers the operations and their sentences
 
             for sentence in plan.describe_plan(made):
                 self._debug(sentence)

@@ -11,7 +11,7 @@ import _socket
 import os
 
 from pytest_ocirun.errors import WrongStatus
-from pytest_ocirun.linux import fds, proc, sched
+from pytest_ocirun.linux import fds, pidfd, proc
 from pytest_ocirun.runtime import state
 from pytest_ocirun.runtime.child import read_message, refused
 
@@ -86,34 +86,34 @@ def signal(root: str, container_id: str, number: int) -> None:
 
 def send_signal(init: tuple[int, int], number: int) -> bool:
     """Signal the process with that pid and start time; False when it has ended."""
-    pidfd = open_pidfd(init)
-    if pidfd is None:
+    fd = open_pidfd(init)
+    if fd is None:
         return False
     try:
-        return sched.pidfd_send_signal(pidfd, number)
+        return pidfd.pidfd_send_signal(fd, number)
     finally:
-        os.close(pidfd)
+        os.close(fd)
 
 
 def end(init: tuple[int, int]) -> None:
     """SIGKILL the init and wait until it has ended; its pid namespace ends with it."""
-    pidfd = open_pidfd(init)
-    if pidfd is None:
+    fd = open_pidfd(init)
+    if fd is None:
         return
     try:
-        sched.pidfd_send_signal(pidfd, sched.SIGKILL)
-        fds.readable(pidfd, None)
+        pidfd.pidfd_send_signal(fd, pidfd.SIGKILL)
+        fds.readable(fd, None)
     finally:
-        os.close(pidfd)
+        os.close(fd)
 
 
 def open_pidfd(init: tuple[int, int]) -> int | None:
     """A pidfd of the process, None when it has ended; opened first and checked after, so it cannot mean another one."""
     try:
-        pidfd = sched.pidfd_open(init[0])
+        fd = pidfd.pidfd_open(init[0])
     except ProcessLookupError:
         return None
     if proc.is_alive(*init):
-        return pidfd
-    os.close(pidfd)
+        return fd
+    os.close(fd)
     return None

@@ -11,7 +11,6 @@ from pytest_ocirun.errors import KernelRefused, WrongStatus
 from pytest_ocirun.linux import proc
 from pytest_ocirun.runtime import plan
 from pytest_ocirun.runtime.record import add_filter
-from pytest_ocirun.runtime.spare import Spares
 from pytest_ocirun.runtime.stdio import slots_for
 
 TYPE_CHECKING = False
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from pytest_ocirun.runtime.cgroups import Cgroup
     from pytest_ocirun.runtime.child import Child
     from pytest_ocirun.runtime.record import Record
+    from pytest_ocirun.runtime.spare import Spares
     from pytest_ocirun.runtime.spawn import Plan
     from pytest_ocirun.runtime.spawner import Spawner
     from pytest_ocirun.runtime.stdio import Stdio
@@ -43,7 +43,7 @@ class Joining:
         self._spawner = spawner
         self._state = state
         self._show = show
-        self._spares = Spares()
+        self._spares: Spares | None = None
 
     def run(
         self, record: Record, process: Process, stdio: Stdio, *, tree: str | None, below: dict[str, str] | None
@@ -70,18 +70,24 @@ class Joining:
 
     def prepare(self, record: Record) -> None:
         """Have a process join a running container and wait for ``run``; does not wait for it."""
-        around = surroundings(record.id, record.cgroup, self._spawner, None)
+        around = plan.surroundings(record.id, record.cgroup, self._spawner, None)
+        if self._spares is None:
+            from pytest_ocirun.runtime.spare import Spares
+
+            self._spares = Spares()
         self._spares.add(record.id, self._spawner.spawn(plan.spare_plan(record.config, record.init, around), {}))
 
     def drop(self, container_id: str) -> None:
         """Let go of what waits in a container."""
-        self._spares.drop(container_id)
+        if self._spares is not None:
+            self._spares.drop(container_id)
 
     def _join(self, record: Record, cgroup: Cgroup, process: Process, stdio: Stdio) -> Child:
         """Spawn an exec's process, or have the container's spare become it if one waits."""
-        around = surroundings(record.id, cgroup, self._spawner, stdio)
+        around = plan.surroundings(record.id, cgroup, self._spawner, stdio)
         slots = slots_for(process, record.config, stdio)
-        if plan.suits_spare(record.config, process) and (record.filter is None or record.filter.listener is None):
+        listens = record.filter is not None and record.filter.listener is not None
+        if self._spares is not None and plan.suits_spare(record.config, process) and not listens:
             around.filter_flags = None if record.filter is None else record.filter.flags
             steps = plan.program_steps(process, around)
             procs = [path for path in cgroup.join_files() if path not in record.cgroup.join_files()]
@@ -96,18 +102,3 @@ class Joining:
         finally:
             for fd in filters:
                 os.close(fd)
-
-
-def surroundings(
-    container_id: str, cgroup: Cgroup, spawner: Spawner, stdio: Stdio | None, *, bundle: str = ""
-) -> plan.Surroundings:
-    """What a plan needs to know of a container's place and of whoever carries the plan out."""
-    return plan.Surroundings(
-        id=container_id,
-        bundle=bundle,
-        procs=[] if cgroup.v2_dir else cgroup.join_files(),
-        cgroup_v2=cgroup.v2_dir,
-        die_with_spawner=spawner.die_with_spawner,
-        extra_fds=sorted(stdio.extra) if stdio else [],
-        drop_in=stdio is not None and stdio.drop_in,
-    )

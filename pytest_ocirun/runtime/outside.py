@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 
 from pytest_ocirun.errors import HookFailed, ProtocolError
-from pytest_ocirun.linux import fds, signals
+from pytest_ocirun.linux import fd_ranges, fds, signals
 from pytest_ocirun.oci import json_text
 
 TYPE_CHECKING = False
@@ -78,7 +78,7 @@ def _serve(control: fds.Socket) -> NoReturn:
         null = os.open(os.devnull, os.O_RDWR)
         for number in range(3):
             os.dup2(null, number)
-        fds.close_all_but({control.fileno()})
+        fd_ranges.close_all_but({control.fileno()})
         while _answer(control):
             pass
     finally:

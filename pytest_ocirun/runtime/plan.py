@@ -19,8 +19,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pytest_ocirun.oci.process import Process
     from pytest_ocirun.oci.runtime import Config
+    from pytest_ocirun.runtime.cgroups import Cgroup
     from pytest_ocirun.runtime.mount_plan import MountPlan
     from pytest_ocirun.runtime.spawn import Plan
+    from pytest_ocirun.runtime.spawner import Spawner
+    from pytest_ocirun.runtime.stdio import Stdio
     from pytest_ocirun.runtime.steps import Step
 
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -91,6 +94,21 @@ class Surroundings:
         self.filter_listens = filter_listens
         self.extra_fds = extra_fds or []
         self.drop_in = drop_in
+
+
+def surroundings(
+    container_id: str, cgroup: Cgroup, spawner: Spawner, stdio: Stdio | None, *, bundle: str = ""
+) -> Surroundings:
+    """What a plan needs to know of a container's place and of whoever carries the plan out."""
+    return Surroundings(
+        id=container_id,
+        bundle=bundle,
+        procs=[] if cgroup.v2_dir else cgroup.join_files(),
+        cgroup_v2=cgroup.v2_dir,
+        die_with_spawner=spawner.die_with_spawner,
+        extra_fds=sorted(stdio.extra) if stdio else [],
+        drop_in=stdio is not None and stdio.drop_in,
+    )
 
 
 def container_plan(config: Config, around: Surroundings) -> Plan:

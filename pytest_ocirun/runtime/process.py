@@ -12,7 +12,7 @@ import os
 import resource
 import stat
 
-from pytest_ocirun.linux import caps, fds, netdev, prctl, sched, signals, tty, uts
+from pytest_ocirun.linux import caps, fd_ranges, fds, netdev, prctl, sched, signals, tty, uts
 from pytest_ocirun.oci import json_text
 from pytest_ocirun.runtime import place, runner
 from pytest_ocirun.runtime.idmap import setgroups_allowed, translate
@@ -311,7 +311,7 @@ def become_runner(context: Context) -> None:
     """Replace this process by the one that takes its system calls from the client; see ``runner`` and ``spare``."""
     signals.reset()
     reply, program = (_lift(context.fds[slot], runner.SOCKET + 1) for slot in ("reply", "runner"))
-    fds.close_range(runner.SOCKET, flags=fds.CLOSE_RANGE_CLOEXEC)
+    fd_ranges.close_range(runner.SOCKET, flags=fd_ranges.CLOSE_RANGE_CLOEXEC)
     os.dup2(reply, runner.SOCKET, inheritable=True)
     os.execve(program, ["ocirun-spare"], {})
 
@@ -323,7 +323,7 @@ def arrange_fds(context: Context, targets: dict[str, str]) -> None:
     floor = max(numbers) + 1
     lifted = {slot: _lift(fd, floor) for slot, fd in context.fds.items()}
     context.fds = lifted
-    fds.close_on_exec(max(lifted.values()))
+    fd_ranges.close_on_exec(max(lifted.values()))
     for number, slot in numbers.items():
         os.dup2(lifted[slot], number, inheritable=True)
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 import errno
 import os
 
-from pytest_ocirun.linux import fds, mount, proc, sched, signals
+from pytest_ocirun.linux import fd_ranges, fds, mount, proc, sched, signals
 from pytest_ocirun.oci import json_text
 from pytest_ocirun.runtime import devices, place, prepare, process, rootfs  # noqa: F401 - some register the operations
 from pytest_ocirun.runtime.idmap import write_maps
@@ -222,7 +222,7 @@ def _child(plan: Plan, context: Context, wait: int) -> None:
     """Wait for the spawner's word, replay the enter steps; never return."""
     try:
         signals.set_wakeup_fd(-1)  # the spawner's; its number will come to mean another file
-        fds.close_all_but({wait, *context.fds.values(), *context.mounts.values()})
+        fd_ranges.close_all_but({wait, *context.fds.values(), *context.mounts.values()})
         if plan.get("waits_itself"):
             context.fds["go"] = wait
         elif os.read(wait, 1) == b"g":

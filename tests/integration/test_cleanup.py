@@ -22,8 +22,7 @@ from pytest_ocirun.oci.process import Process, Rlimit, User
 from pytest_ocirun.oci.runtime import CPU, Config, Mount, Resources
 from pytest_ocirun.runtime import state
 from pytest_ocirun.runtime.cgroups.detect import layout
-from pytest_ocirun.runtime.joining import surroundings
-from pytest_ocirun.runtime.plan import exec_plan
+from pytest_ocirun.runtime.plan import exec_plan, surroundings
 from pytest_ocirun.runtime.stdio import Stdio
 from tests.boxes import LIMITS, PATH, Bare, confined
 from tests.requires import lack, requires

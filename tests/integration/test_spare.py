@@ -12,6 +12,7 @@ import pytest
 from pytest_ocirun.errors import OcirunError
 from pytest_ocirun.linux import fds
 from pytest_ocirun.oci.process import Rlimit, User
+from pytest_ocirun.runtime.child import Child
 from tests.boxes import Bare, Launch, confined, shell
 from tests.requires import requires
 
@@ -31,6 +32,13 @@ def name(bare: Bare, busybox_rootfs: Path) -> Iterator[str]:
     """A running container of the bare runtime."""
     with bare.holder(confined(busybox_rootfs, "true")) as name:
         yield name
+
+
+def _waiting(bare: Bare) -> dict[str, Child]:
+    """The spares of a runtime."""
+    spares = bare.runtime._joining()._spares
+    assert spares is not None
+    return spares._waiting
 
 
 def test_a_program_finds_the_same_world(bare: Bare, name: str) -> None:
@@ -97,7 +105,7 @@ def test_a_spare_ends_as_an_ordinary_exec(launch: Launch, how: dict[str, Any]) -
 def test_a_spare_that_was_killed_is_not_missed(bare: Bare, name: str) -> None:
     """What runs in the container may end it; the exec goes the ordinary way then."""
     bare.runtime.prepare_exec(name)
-    child = bare.runtime._joining._spares._waiting[name]
+    child = _waiting(bare)[name]
     child.wait_spawned()
     os.kill(child.pid, signal.SIGKILL)
     assert fds.readable(child.pidfd, 5)
@@ -112,7 +120,7 @@ def test_a_spare_that_was_killed_is_not_missed(bare: Bare, name: str) -> None:
 def test_root_of_the_container_cannot_look_into_a_spare(bare: Bare, name: str) -> None:
     """It is not dumpable: memory, environment, fds and root of the waiting Python are out of reach."""
     bare.runtime.prepare_exec(name)
-    child = bare.runtime._joining._spares._waiting.pop(name)  # the exec below is an ordinary one, beside it
+    child = _waiting(bare).pop(name)  # the exec below is an ordinary one, beside it
     try:
         child.wait_spawned()
         deadline = time.monotonic() + 5
@@ -137,7 +145,7 @@ def test_an_unused_spare_ends_with_its_container(bare: Bare, busybox_rootfs: Pat
     """Nothing of it is left when the container is deleted."""
     with bare.holder(confined(busybox_rootfs, "true")) as name:
         bare.runtime.prepare_exec(name)
-        child = bare.runtime._joining._spares._waiting[name]
+        child = _waiting(bare)[name]
         child.wait_spawned()
         pid, pidfd = child.pid, os.pidfd_open(child.pid)
     ended = fds.readable(pidfd, 5)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 
 from pytest_ocirun.errors import ConfigError, ContainerExists, Unsupported
-from pytest_ocirun.linux import fds
+from pytest_ocirun.linux import fd_ranges
 
 from . import Cgroup, Manager, Refusal, knobs, tree
 
@@ -163,7 +163,7 @@ def _fork_placeholder() -> tuple[int, int]:
     pid = os.fork()
     if pid == 0:
         try:
-            fds.close_all_but({read})
+            fd_ranges.close_all_but({read})
             os.read(read, 1)
         finally:
             os._exit(0)

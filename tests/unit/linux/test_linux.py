@@ -66,9 +66,9 @@ def test_readable_waits_so_long() -> None:
 def test_all_but_some_fds_are_closed() -> None:
     """Stdio stays, what is kept stays, the rest is gone."""
     code = (
-        "import os; from pytest_ocirun.linux import fds;"
+        "import os; from pytest_ocirun.linux import fd_ranges;"
         "kept = [os.dup(0) for _ in range(6)]; keep = {kept[1], kept[4], 1};"
-        "fds.close_all_but(keep); left = [];\n"
+        "fd_ranges.close_all_but(keep); left = [];\n"
         "for fd in range(64):\n"
         "    try: os.fstat(fd); left.append(fd)\n"
         "    except OSError: pass\n"
