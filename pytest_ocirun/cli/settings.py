@@ -97,7 +97,9 @@ class Settings:
     @property
     def without_cgroup(self) -> bool:
         """Whether a container may do without cgroups where none can be had; asked on the stage."""
-        return self.rootless == "true" or (self.rootless == "auto" and not _in_initial_user_namespace())
+        from pytest_ocirun.linux import proc
+
+        return self.rootless == "true" or (self.rootless == "auto" and not proc.in_initial_user_namespace())
 
     def as_words(self) -> list[str]:
         """All of them as plain words, for the staged process."""
@@ -160,8 +162,3 @@ def _listen_fds() -> int:
     if os.environ.get("LISTEN_PID") != str(os.getpid()) or not count.isdigit():
         return 0
     return int(count)
-
-
-def _in_initial_user_namespace() -> bool:
-    with open("/proc/self/uid_map", "rb") as file:
-        return file.read().split() == [b"0", b"0", b"4294967295"]

@@ -11,6 +11,7 @@ import errno
 import os
 
 from pytest_ocirun.errors import ConfigError
+from pytest_ocirun.runtime.stage import OUTER
 
 _own_maps: dict[str, list[tuple[int, int, int]]] = {}
 
@@ -25,11 +26,16 @@ def own_map(kind: str) -> list[tuple[int, int, int]]:
 
 
 def translate(kind: str, host_id: int) -> int:
-    """The id by which this process knows the host's ``host_id``.
+    """The id by which this process knows the ``host_id`` of a config.
+
+    That is the same, unless the process was moved into an outer namespace: who runs ocirun as root of a user namespace
+    means the ids of that.
 
     Raises:
         OSError: EPERM, when the process has no name for it: it was not given that id.
     """
+    if OUTER not in os.environ:
+        return host_id
     for inside, outside, count in own_map(kind):
         if outside <= host_id < outside + count:
             return inside + host_id - outside

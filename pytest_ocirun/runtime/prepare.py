@@ -116,7 +116,7 @@ def overlay(
         os.chmod(upper, os.fstat(fd).st_mode & 0o7777)
         options = {"source": "ocirun", "lowerdir": idmapped(lower, idmaps) if idmaps else f"/proc/self/fd/{fd}"}
         options |= {"upperdir": upper, "workdir": work}
-        if not _in_initial_user_namespace():
+        if not proc.in_initial_user_namespace():
             options["userxattr"] = ""
         context.mounts[slot] = mount.new_mount(
             "overlay", {key: value or None for key, value in options.items()}, attributes
@@ -225,8 +225,3 @@ def user_namespace(idmaps: list[list[list[int]]]) -> int:
             sched.wait_status(pidfd)
             os.close(pidfd)
     return _user_namespaces[key]
-
-
-def _in_initial_user_namespace() -> bool:
-    with open("/proc/self/uid_map", "rb") as file:
-        return file.read().split() == [b"0", b"0", b"4294967295"]

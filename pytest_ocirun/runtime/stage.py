@@ -22,6 +22,9 @@ from pytest_ocirun.linux import caps, mount, prctl, sched
 
 WORK = "@work"
 
+OUTER = "OCIRUN_OUTER"
+"""In the environment of a process on the stage: it stands in an outer namespace that was made for it."""
+
 _HOST_MOUNTS = "OCIRUN_HOST_MOUNTS"
 _NS_GET_PARENT = 0xB702
 _PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -73,6 +76,8 @@ def enter(module: str, *args: str, container: int | None = None, subids: bool = 
     environment = {"PATH": os.environ.get("PATH", os.defpath)}
     if host is not None:
         environment[_HOST_MOUNTS] = host
+    else:
+        environment[OUTER] = "1"
     try:
         mount.mount(None, "/", None, mount.MS_REC | mount.MS_SLAVE)
         _bind_read_only(argv[0])

@@ -42,10 +42,15 @@ _ID_LENGTH = 1024
 
 
 def default_root() -> str:
-    """Where states lie: /run/ocirun for root, else $XDG_RUNTIME_DIR/ocirun, or below /tmp without one."""
-    if os.geteuid() == 0:
-        return "/run/ocirun"
+    """Where states lie: /run/ocirun for root, else $XDG_RUNTIME_DIR/ocirun, or below /tmp without one.
+
+    Who is root of a user namespace only (as under podman without root) and does not pose as more by $USER is one of
+    the others, as in runc.
+    """
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    others = runtime.startswith("/") and os.environ.get("USER") != "root" and not proc.in_initial_user_namespace()
+    if os.geteuid() == 0 and not others:
+        return "/run/ocirun"
     return f"{runtime}/ocirun" if runtime.startswith("/") else f"/tmp/ocirun-{os.geteuid()}"
 
 

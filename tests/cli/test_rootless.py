@@ -176,7 +176,7 @@ def test_a_limit_that_cannot_be_had_is_refused(rootless: Rootless) -> None:
 
 def test_hooks_of_a_user_run_as_that_user_outside(rootless: Rootless) -> None:
     """Not in the user namespace that the container is made from."""
-    look = "readlink /proc/self/ns/user /proc/self/ns/mnt"
+    look = "readlink /proc/self/ns/user"  # that of mounts is another for each of our runs
     hooks = {
         kind: [
             {"path": "/bin/sh", "args": ["sh", "-c", f"{look} > {rootless.bundle}/{kind}"], "env": ["PATH=/usr/bin"]}
@@ -290,6 +290,24 @@ def test_no_subordinate_ids(rootless: Rootless) -> None:
 
     assert (done.returncode, _left(rootless)) == (1, [])
     assert "/etc/subuid has no line for uid" in done.stderr
+
+
+@pytest.mark.conforms("config: $.linux.uidMappings")
+def test_root_of_a_user_namespace(rootless: Rootless) -> None:
+    """As under podman without root: the config's host ids are those of the namespace that ocirun is run in."""
+    rootless.write("sh", "-c", "id -u; cat /proc/self/uid_map")
+    path = rootless.bundle / "config.json"
+    config = json.loads(path.read_text())
+    for key in ("uidMappings", "gidMappings"):
+        config["linux"][key][0]["hostID"] = 0
+    path.write_text(json.dumps(config))
+    command: list[str | Path] = ["unshare", "--user", "--map-root-user", "--mount"]
+    command += [rootless.user.python, "-m", "pytest_ocirun.cli"]
+    done = rootless.user.run([*command, "run", "u13"], cwd=rootless.bundle)
+
+    assert done.stderr == ""
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["0", "0", "0", "1"], "")
+    assert _left(rootless) == []
 
 
 @pytest.mark.conforms("config: $.process.user.additionalGids")
