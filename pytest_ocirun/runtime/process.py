@@ -120,7 +120,10 @@ def new_keyring(context: Context, name: str) -> None:
 
 @operation("open a terminal of the container's own devpts")
 def open_console(context: Context, rows: int, columns: int, uid: int) -> None:
-    """Make a pty; the master goes to the client over the reply socket, the slave becomes stdio and /dev/console."""
+    """Make a pty; the master goes to the client over the reply socket, the slave becomes stdio and /dev/console.
+
+    At once, not when the program runs: who reads the output of ``create`` to its end would wait until ``start``.
+    """
     ptmx = open_inside(context.root, "/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     master, slave = tty.open_pair(ptmx)
     if rows and columns:
@@ -131,6 +134,8 @@ def open_console(context: Context, rows: int, columns: int, uid: int) -> None:
     reply.detach()
     os.close(master)
     context.console = slave
+    for number in range(3):
+        os.dup2(slave, number)
 
 
 @operation("open the root directory")

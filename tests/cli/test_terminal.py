@@ -195,13 +195,16 @@ def _read_all(master: int) -> str:
 
 @pytest.mark.parametrize("depth", [1, 40])
 def test_a_detached_terminal_goes_to_the_console_socket(cli: Cli, tmp_path: Path, depth: int) -> None:
-    """By SCM_RIGHTS, as conmon and containerd expect; also by a path longer than unix(7) allows."""
+    """By SCM_RIGHTS, as conmon and containerd expect; also by a path longer than unix(7) allows.
+
+    containerd reads the output of ``create`` to its end: the waiting init must not keep it open.
+    """
     folder = tmp_path.joinpath(*["abc"] * depth)
     folder.mkdir(parents=True)
     console = Console(folder / "socket")
     name = cli.new_id()
     cli.write("sh", "-c", "tty; stty size", edit=_terminal)
-    assert cli.quiet("create", "--console-socket", console.path, name) == 0
+    cli.ok("create", "--console-socket", console.path, name)
     master = console.master()
     fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("4H", 11, 22, 0, 0))
     cli.ok("start", name)
@@ -216,7 +219,7 @@ def test_exec_detached_with_a_terminal(cli: Cli, tmp_path: Path) -> None:
     """As conmon execs."""
     name = cli.running("sleep", "60")
     console = Console(tmp_path / "socket")
-    assert cli.quiet("exec", "-t", "-d", "--console-socket", console.path, name, "sh", "-c", "tty; sleep 0.2") == 0
+    cli.ok("exec", "-t", "-d", "--console-socket", console.path, name, "sh", "-c", "tty; sleep 0.2")
     text = _read_all(console.master())
     cli.ok("delete", "--force", name)
 
