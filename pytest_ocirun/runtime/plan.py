@@ -343,8 +343,6 @@ def _privileges(process: Process, around: Surroundings, *, make_cwd: bool = True
     steps.append(["umask", 0o022 if user.umask is None else user.umask])
     if around.drop_in:
         steps += _courtesies(process, around)
-    if around.filter_flags is not None and not process.no_new_privileges:
-        steps.append(_load_filter(around))
     sets = process.capabilities
     bounding, effective, permitted, inheritable, ambient = (
         caps.mask(names)
@@ -363,6 +361,11 @@ def _privileges(process: Process, around: Surroundings, *, make_cwd: bool = True
     if not around.holder:
         path = next((item[5:] for item in reversed(process.env) if item.startswith("PATH=")), _DEFAULT_PATH)
         steps.append(["find_executable", process.args[0], path])
+    if around.filter_flags is not None and not process.no_new_privileges:
+        if user.uid:  # the kernel wants this one for it, and has taken it away with uid 0
+            admin = caps.mask(["CAP_SYS_ADMIN"])
+            steps.append(["capabilities", admin, permitted | admin, inheritable, 0])
+        steps.append(_load_filter(around))
     # The kernel takes into the ambient set what is permitted and inheritable; runc's own default asks for more.
     steps.append(["capabilities", effective, permitted, inheritable, ambient & permitted & inheritable])
     if around.die_with_spawner:

@@ -213,6 +213,20 @@ def test_a_filter_of_the_config(bare: Bare, busybox_rootfs: Path, privileges: bo
     assert all("not supported" in ran.err for ran in ends)
 
 
+@requires("root")
+@pytest.mark.parametrize("uid", [0, 1000])
+def test_a_filter_without_no_new_privs_is_for_the_program(bare: Bare, busybox_rootfs: Path, uid: int) -> None:
+    """What is called on the way there may be refused; the right to load a filter is in no set afterwards."""
+    config = confined(busybox_rootfs, "grep", "-E", "^(Cap|Seccomp:)", "/proc/self/status")
+    config.process.user.uid, config.process.no_new_privileges = uid, False
+    refused = ["setgroups", "setresuid", "setresgid", "chdir", "fchdir", "faccessat", "faccessat2", "umask", "openat2"]
+    config.linux.seccomp = Seccomp(
+        default_action="SCMP_ACT_ALLOW", syscalls=[Syscall(names=refused, action="SCMP_ACT_KILL_PROCESS")]
+    )
+
+    assert bare.run(config).out.split()[1::2] == ["0" * 16] * 5 + ["2"]
+
+
 def test_a_strict_filter_lets_the_program_start(bare: Bare, busybox_rootfs: Path) -> None:
     """Between the filter and the program nothing of ours needs another system call than execve."""
     config = confined(busybox_rootfs, "/bin/busybox", "true")

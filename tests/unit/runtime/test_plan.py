@@ -92,13 +92,13 @@ def test_masks_come_after_every_mount_and_before_the_pivot() -> None:
 
 
 def test_filter_without_no_new_privs_is_loaded_while_it_may_be() -> None:
-    """Without no_new_privs loading needs CAP_SYS_ADMIN, so it comes before the capabilities go."""
+    """Without no_new_privs loading needs CAP_SYS_ADMIN, so it comes before the capabilities go, but as late as that."""
     config = confined()
     config.process.no_new_privileges = False
     enter = names(container_plan(config, around())["enter"])
 
     assert "no_new_privs" not in enter
-    assert_order(enter, "pivot", "load_filter", "bounding", "user", "capabilities")
+    assert_order(enter, "pivot", "bounding", "user", "chdir_again", "find_executable", "load_filter", "capabilities")
     assert enter.count("load_filter") == 1
 
 
