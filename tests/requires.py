@@ -109,10 +109,13 @@ def _program(word: str, *names: str) -> None:
 
 for _name in ("bash", "zsh", "fish", "runc", "crun", "mmdebstrap", "busybox", "memcached", "zstd", "xz"):
     _program(_name)
+for _name in ("podman", "conmon", "buildah"):
+    _program(_name)
 _program("bubblewrap", "bwrap")
 _program("uml", "linux.uml")
 _program("systemd", "systemd-run")  # its manager lies beside PATH, in the same package
 _program("iproute2", "ip")
+_program("containerd", "containerd", "containerd-shim-runc-v2", "ctr")
 
 
 def _in_namespaces(script: str, *flags: str, user: int | None = None) -> str:

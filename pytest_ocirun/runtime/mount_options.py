@@ -109,7 +109,7 @@ class Options:
             self.copy_up = True
         elif option == "remount":
             self.remount = True
-        elif option not in SILENT:
+        elif option and option not in SILENT:
             key, equals, value = option.partition("=")
             self.data[key] = value if equals else None
 

@@ -349,7 +349,7 @@ def test_relative_destination_is_a_warning() -> None:
 
 def test_file_system_options_of_a_bind_are_a_warning() -> None:
     """They would mean something for a file system of its own; the runtime-tools give some."""
-    warnings = validate(_config({"mounts+": {**BIND, "options": ["bind", "size=1", "sync", "silent"]}}))
+    warnings = validate(_config({"mounts+": {**BIND, "options": ["bind", "", "size=1", "sync", "silent"]}}))
 
     assert warnings == ["$.mounts[7].options: a bind makes no file system; left out: size, sync"]
 
