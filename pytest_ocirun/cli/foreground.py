@@ -14,6 +14,7 @@ from pytest_ocirun.linux import sched, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pytest_ocirun.cli.readiness import Relay
     from pytest_ocirun.cli.signals import Caught
     from pytest_ocirun.cli.terminal import Terminal
     from pytest_ocirun.runtime.child import Child
@@ -44,24 +45,36 @@ def await_execution(child: Child, caught: Caught) -> None:
     child.wait_executed()
 
 
-def attend(child: Child, caught: Caught, terminal: Terminal | None) -> int:
-    """Wait for ``child``; pass on signals and, with a ``terminal`` that is prepared, what is typed and printed.
+def attend(child: Child, caught: Caught, terminal: Terminal | None, relay: Relay | None = None) -> int:
+    """Wait for ``child``; pass on signals, its readiness with a ``relay``, and what is typed and printed.
+
+    Args:
+        child: the process.
+        caught: the signals.
+        terminal: one that is prepared, or None.
+        relay: what listens to the container, or None.
 
     Returns:
         The exit status, as ``exit_code`` gives it.
     """
     if terminal is None or child.console is None:
-        return _attend(child, caught, None, None)
+        return _attend(child, caught, None, None, relay)
     with terminal:
-        return _attend(child, caught, terminal, Copying(child.console))
+        return _attend(child, caught, terminal, Copying(child.console), relay)
 
 
-def _attend(child: Child, caught: Caught, terminal: Terminal | None, copying: Copying | None) -> int:
+def _attend(
+    child: Child, caught: Caught, terminal: Terminal | None, copying: Copying | None, relay: Relay | None
+) -> int:
     while True:
         wanted = {child.fileno(): select.POLLIN, caught.fileno(): select.POLLIN}
         if copying is not None:
             wanted |= copying.wanted()
+        if relay is not None:
+            wanted[relay.fileno()] = select.POLLIN
         ready = _poll(wanted)
+        if relay is not None and relay.fileno() in ready:
+            relay.pass_on(child.pid)
         if caught.fileno() in ready:
             _pass_on(caught, child, terminal)
         if copying is not None:

@@ -74,6 +74,11 @@ class Making:
                 hint="`ocirun spec --rootless` writes a config with one.",
             )
         self._surface = stdio.Surface(given, settings, self.config.process, detached=detached)
+        if settings.notify:
+            from pytest_ocirun.cli import readiness
+
+            readiness.prepare(self.config, settings.root, self.id)
+            self._surface.stdio.directory = readiness.DIRECTORY
 
     def create(self) -> tuple[Runtime, Child]:
         """Create it; nothing is left behind if that fails.

@@ -42,6 +42,7 @@ class Settings:
         debug: whether to show each step.
         rootless: ``true``, ``false`` or ``auto``.
         listen_fds: how many fds systemd's socket activation passed to us.
+        notify: the socket of sd_notify(3) that we were given, or empty.
         systemd_cgroup: whether systemd is to make the cgroups.
         privileged: whether no user namespace is needed to make a container; known to verbs that do.
         outside: fd of the socket to who runs hooks for a process on the stage, or -1.
@@ -56,6 +57,7 @@ class Settings:
         "listen_fds",
         "log",
         "log_format",
+        "notify",
         "outside",
         "privileged",
         "root",
@@ -73,6 +75,7 @@ class Settings:
         debug: bool = False,
         rootless: str = "auto",
         listen_fds: int = 0,
+        notify: str = "",
         systemd_cgroup: bool = False,
         privileged: bool = False,
         outside: int = -1,
@@ -86,6 +89,7 @@ class Settings:
         self.debug = debug
         self.rootless = rootless
         self.listen_fds = listen_fds
+        self.notify = notify
         self.systemd_cgroup = systemd_cgroup
         self.privileged = privileged
         self.outside = outside
@@ -116,6 +120,7 @@ class Settings:
             debug=found["debug"] == "True",
             rootless=found["rootless"],
             listen_fds=int(found["listen_fds"]),
+            notify=found["notify"],
             systemd_cgroup=found["systemd_cgroup"] == "True",
             privileged=found["privileged"] == "True",
             outside=int(found["outside"]),
@@ -145,6 +150,7 @@ def settle(given: Given) -> Settings:
         debug=given.on("debug"),
         rootless=given.text("rootless", "auto"),
         listen_fds=_listen_fds(),
+        notify=os.environ.get("NOTIFY_SOCKET", ""),
         systemd_cgroup=given.on("systemd-cgroup"),
     )
     if given.text("root"):

@@ -137,6 +137,8 @@ class Runtime:
             known = {**describe(container_id, bundle, config), "pid": 0, "start_time": 0, "maker": proc.own()}
             creation.directory.write(known)
             creation.cgroup = allotment.make(self._cgroups(), container_id, config, allow_none=without_cgroup)
+            if stdio.directory:
+                os.mkdir(stdio.directory, 0o755, dir_fd=creation.directory.fd)
             if config.linux.cgroups_path:
                 known["cgroups"] = creation.cgroup.paths
                 creation.directory.write(known)

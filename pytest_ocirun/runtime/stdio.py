@@ -20,9 +20,12 @@ class Stdio:
         stderr: becomes fd 2.
         extra: target number (from 3 on) to one of our fds.
         drop_in: do with them, and for the process, what runc does unasked; see ``courtesies``.
+
+    Attributes:
+        directory: the name of one that is made with the container's state, for what the starter shares with it.
     """
 
-    __slots__ = ("drop_in", "extra", "stderr", "stdin", "stdout")
+    __slots__ = ("directory", "drop_in", "extra", "stderr", "stdin", "stdout")
 
     def __init__(
         self, stdin: int, stdout: int, stderr: int, extra: dict[int, int] | None = None, *, drop_in: bool = False
@@ -32,6 +35,7 @@ class Stdio:
         self.stderr = stderr
         self.extra = extra or {}
         self.drop_in = drop_in
+        self.directory = ""
 
     def give_pipes(self, owner: int) -> None:
         """Make the host's uid ``owner`` the owner of those of the three that are pipes, as far as we may.

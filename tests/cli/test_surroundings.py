@@ -2,17 +2,22 @@
 
 import json
 import os
+import platform
 import shlex
 import signal
 import socket
+import struct
 import subprocess
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cli.conftest import Cli, Config, Edit
+from tests.programs import write_calls
 from tests.requires import requires
 
 pytestmark = [requires("root"), pytest.mark.lane("v2")]
@@ -247,3 +252,99 @@ def test_a_created_container_holds_nothing_of_its_maker(cli: Cli) -> None:
 
     assert ends == [b"", b""]
     assert [link for link in links if link.startswith("pipe")] == []
+
+
+class _Manager:
+    """What waits for READY=1, as systemd does; it answers barriers by closing what it was sent."""
+
+    def __init__(self, path: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(path)
+        self._socket.settimeout(10)
+        self.said: list[str] = []
+
+    def hear(self, count: int) -> list[str]:
+        """The next words."""
+        for _word in range(count):
+            data, passed, _flags, _from = socket.recv_fds(self._socket, 4096, 4)
+            for fd in passed:
+                os.close(fd)
+            self.said.append(data.decode())
+        return self.said
+
+    def is_silent(self) -> bool:
+        """Whether nothing more was said."""
+        self._socket.settimeout(0.05)
+        try:
+            self.said.append(self._socket.recv(4096).decode())
+        except TimeoutError:
+            return True
+        return False
+
+    def close(self) -> None:
+        """Stop."""
+        self._socket.close()
+
+
+_SOCKET, _SENDTO = 41, 44
+
+
+@pytest.fixture
+def telling_rootfs(own_rootfs: Path) -> Path:
+    """A root file system with programs that say something at the place where NOTIFY_SOCKET should be."""
+    address = struct.pack("<H108s", socket.AF_UNIX, b"/run/notify/notify.sock")
+    for name, word in (("ready", b"READY=1"), ("lie", b"MAINPID=1"), ("both", b"STATUS=up\nREADY=1")):
+        send = (_SENDTO, 3, word, len(word), 0, address, len(address))
+        write_calls(own_rootfs / name, (_SOCKET, socket.AF_UNIX, socket.SOCK_DGRAM, 0), send)
+    return own_rootfs
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[_Manager]:
+    """Who waits for us."""
+    manager = _Manager(str(tmp_path / "manager.sock"))
+    yield manager
+    manager.close()
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="this kernel lacks x86-64's numbers")
+@pytest.mark.parametrize("verb", ["run", "detach", "start"])
+@pytest.mark.parametrize("word", ["ready", "both"])
+def test_readiness_is_passed_on(
+    cli: Cli, telling_rootfs: Path, manager: _Manager, tmp_path: Path, verb: str, word: str
+) -> None:
+    """READY=1 and the init's pid, and nothing else that the container says; start waits for it."""
+    assert telling_rootfs.exists()
+    environment = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "manager.sock")}
+    name = cli.new_id()
+    cli.write("sh", "-c", f"/lie && /lie && sleep 0.2 && /{word}; /lie; sleep 60")
+    began = time.monotonic()
+    words = {"run": ["run", name], "detach": ["run", "--detach", name], "start": ["start", name]}[verb]
+    if verb == "start":
+        assert cli.quiet("create", name, env=environment) == 0
+    null = subprocess.DEVNULL
+    with cli.popen(*words, stdin=null, stdout=null, stderr=null, env=environment) as process:
+        heard = threading.Thread(target=manager.hear, args=[2])
+        heard.start()
+        heard.join(10)
+        took = time.monotonic() - began
+        pid = json.loads(cli.ok("state", name))["pid"]
+        code = None if verb == "run" else process.wait(10)
+        cli.ok("delete", "--force", name)
+        process.wait(10)
+
+    assert manager.said == [f"READY=1\nMAINPID={pid}\n", "BARRIER=1"]
+    assert took > 0.2
+    assert code in (None, 0)
+    assert manager.is_silent()
+
+
+def test_a_container_that_ends_is_not_waited_for(cli: Cli, manager: _Manager, tmp_path: Path) -> None:
+    """It can never become ready."""
+    environment = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "manager.sock")}
+    name = cli.new_id()
+    cli.write("sh", "-c", "echo $NOTIFY_SOCKET; ls /run/notify")
+    done = cli("run", name, env=environment)
+
+    assert (done.code, done.out) == (0, "/run/notify/notify.sock\nnotify.sock\n")
+    assert manager.is_silent()

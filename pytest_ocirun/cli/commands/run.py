@@ -9,6 +9,7 @@ from pytest_ocirun.errors import ContainerNotFound
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pytest_ocirun.cli.options import Given
+    from pytest_ocirun.cli.readiness import Relay
     from pytest_ocirun.cli.report import Journal
     from pytest_ocirun.cli.settings import Settings
     from pytest_ocirun.runtime.container import Runtime
@@ -45,16 +46,27 @@ def run(given: Given, settings: Settings, journal: Journal) -> int:
             with Caught() as caught:
                 if terminal is not None:
                     terminal.prepare(child)
+                relay = _relay(settings, made.id)
                 runtime.start(made.id)
                 if detached:
+                    if relay is not None:
+                        relay.wait(child.pid)
                     return 0
-                code = attend(child, caught, terminal)
+                code = attend(child, caught, terminal, relay)
         except BaseException:
             making.discard(runtime, made.id, child)
             raise
         if not given.on("keep"):
             _delete(runtime, made.id)
     return code
+
+
+def _relay(settings: Settings, container_id: str) -> Relay | None:
+    if not settings.notify:
+        return None
+    from pytest_ocirun.cli.readiness import Relay
+
+    return Relay(settings.root, container_id, settings.notify)
 
 
 def _delete(runtime: Runtime, container_id: str) -> None:
