@@ -162,6 +162,32 @@ def test_a_whole_process_from_a_file(cli: Cli, name: str, tmp_path: Path) -> Non
     )
 
 
+@pytest.mark.conforms(
+    "cli: exec --process", "config: $.process.scheduler", "config: $.process.ioPriority",
+    "config: $.process.execCPUAffinity", "config: $.process.rlimits", "config: $.process.user.umask",
+)  # fmt: skip
+def test_a_process_from_a_file_has_its_own_scheduling(cli: Cli, name: str, tmp_path: Path) -> None:
+    """What few processes ask for, a process of its own may ask for too; what is not known is ignored."""
+    cpu = min(os.sched_getaffinity(0))
+    look = "set -- $(cat /proc/self/stat); echo ${19} ${41}; ionice; grep Cpus_allowed_list /proc/self/status"
+    look += "; ulimit -c; umask; cat /proc/self/oom_score_adj"
+    process = {
+        "user": {"uid": 0, "gid": 0, "umask": 0o27, "future": 1},
+        "args": ["sh", "-c", look],
+        "env": ["PATH=/bin"],
+        "cwd": "/",
+        "scheduler": {"policy": "SCHED_BATCH", "nice": 5, "future": []},
+        "ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 2},
+        "execCPUAffinity": {"initial": str(cpu), "final": str(cpu)},
+        "rlimits": [{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}],
+        "oomScoreAdj": 77,
+    }
+    (tmp_path / "process.json").write_text(json.dumps(process))
+    out = cli.ok("exec", "--process", tmp_path / "process.json", name)
+
+    assert out.splitlines() == ["5 3", "best-effort: prio 2", f"Cpus_allowed_list:\t{cpu}", "0", "0027", "77"]
+
+
 @pytest.mark.parametrize(
     "text, complaint",
     [
@@ -170,6 +196,10 @@ def test_a_whole_process_from_a_file(cli: Cli, name: str, tmp_path: Path) -> Non
         ('{"user": {"uid": 0, "gid": 0}, "args": ["a"]}', "$.cwd: required, but missing"),
         ('{"user": {"uid": "0", "gid": 0}, "args": ["a"], "cwd": "/"}', '$.user.uid: expected integer, got string "0"'),
         ('{"user": {"uid": 0, "gid": 0}, "args": [], "cwd": "/"}', "$.args: must name a program"),
+        (
+            '{"user": {"uid": 0, "gid": 0}, "args": ["a"], "cwd": "/", "scheduler": {"policy": "SCHED_X"}}',
+            "$.scheduler.policy: 'SCHED_X' is none of",
+        ),
     ],
 )
 def test_a_bad_process_file_is_refused(cli: Cli, name: str, tmp_path: Path, text: str, complaint: str) -> None:
