@@ -68,7 +68,7 @@ def _remove_unknown(manager: Manager, container_id: str, document: dict[str, Any
     Its init ends by itself when it sees that; until then the cgroup is in use.
     """
     path = document.get("config", {}).get("linux", {}).get("cgroupsPath")
-    cgroup = _again(lambda: manager.create(path, container_id, None, allow_none=True))
+    cgroup = _again(lambda: manager.create(path, container_id, None, allow_none=True, everywhere=True))
     cgroup.remove()
     # One of the config's path was not made by us just now, so it stays; empty, it can only be the killed maker's.
     for directory in {os.path.dirname(file) for file in cgroup.join_files()} if path else ():
