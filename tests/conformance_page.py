@@ -1,6 +1,7 @@
 """docs/conformance.md, made from the marks of the tests: which test proves which field and which option.
 
-``python -m tests.conformance_page`` writes it anew; ``tests/unit/test_docs.py`` compares. A claim is a field,
+``python -m tests.conformance_page`` writes it anew; with ``--print`` it only prints it, for ``tests/unit/test_docs.py``
+to compare. Wrong claims, and what no test proves, are told on stderr and by the exit status. A claim is a field,
 ``config: $.process.user.uid``, or an option, ``cli: exec --cwd``; ``config: $.mounts[].options ro`` names one of a
 field's values. A claim of an object or an array stands for all within.
 """
@@ -32,6 +33,10 @@ This page is made from the tests' own marks by `python -m tests.conformance_page
 tests of one claim the first two are named. A field without a test of its own says within which other it is tested.
 """
 _SHOWN = 2
+_NONE = "none"
+
+EXCUSED: dict[str, str] = {}
+"""Claims that no test makes, and why not; the page says it."""
 
 
 class _Claims:
@@ -39,6 +44,12 @@ class _Claims:
 
     def __init__(self) -> None:
         self.tests: defaultdict[str, list[str]] = defaultdict(list)
+        self.failed: list[str] = []
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """A module that cannot be read makes no claims, but it may have some."""
+        if not report.passed:
+            self.failed.append(f"{report.nodeid}: {report.longrepr}")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -67,9 +78,9 @@ def claims() -> dict[str, list[str]]:
     ]
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        status = pytest.main(["-c", str(_ROOT / "pyproject.toml"), *wanted], plugins=[found])
-    if status != pytest.ExitCode.OK:
-        raise SystemExit(f"the tests cannot be collected:\n{said.getvalue()}")
+        pytest.main(["-c", str(_ROOT / "pyproject.toml"), *wanted], plugins=[found])
+    if found.failed or not found.tests:
+        raise SystemExit("\n".join(["the tests cannot be collected:", *(found.failed or [said.getvalue()])]))
     return {claim: sorted(tests) for claim, tests in sorted(found.tests.items())}
 
 
@@ -123,15 +134,21 @@ def unknown(made: dict[str, list[str]]) -> list[str]:
     ]
 
 
+def unproved(made: dict[str, list[str]]) -> list[str]:
+    """What no test claims, and nobody excuses."""
+    missing = [f"config: {field}" for field in fields() if _field(made, field) == _NONE]
+    return missing + [f"cli: {option}" for option in options() if _option(made, option) == _NONE]
+
+
 def page(made: dict[str, list[str]]) -> str:
     """The whole page."""
-    config = "".join(f"| `{field}` | {_proof(made, field)} |\n" for field in fields())
+    config = "".join(f"| `{field}` | {_field(made, field)} |\n" for field in fields())
     values = "".join(
         f"| `{claim.removeprefix('config: ').replace(' ', '` `', 1)}` | {_tests(tests)} |\n"
         for claim, tests in made.items()
         if claim.startswith("config: ") and " " in claim.removeprefix("config: ")
     )
-    cli = "".join(f"| `{option}` | {_tests(made.get(f'cli: {option}', []))} |\n" for option in options())
+    cli = "".join(f"| `{option}` | {_option(made, option)} |\n" for option in options())
     return (
         f"{_HEAD}\n## config.json\n\n| field | tests |\n|---|---|\n{config}"
         f"\n### Values\n\n| field, value | tests |\n|---|---|\n{values}"
@@ -139,31 +156,45 @@ def page(made: dict[str, list[str]]) -> str:
     )
 
 
-def _proof(made: dict[str, list[str]], field: str) -> str:
-    tests = made.get(f"config: {field}", [])
-    values = [claim for claim in made if claim.startswith(f"config: {field} ")]
-    if tests or values:
-        return _tests(tests or sorted({test for claim in values for test in made[claim]}))
-    if any(claim.startswith((f"config: {field}.", f"config: {field}[")) for claim in made):
+def _field(made: dict[str, list[str]], field: str) -> str:
+    claim = f"config: {field}"
+    tests = made.get(claim) or sorted({test for each in made if each.startswith(f"{claim} ") for test in made[each]})
+    if tests:
+        return _tests(tests)
+    if any(each.startswith((f"{claim}.", f"{claim}[")) for each in made):
         return "by its fields"
     above = field
     while "." in above:
         above = above.rpartition(".")[0].removesuffix("[]").removesuffix(".*")
         if made.get(f"config: {above}"):
             return f"within `{above}`"
-    return "none"
+    return EXCUSED.get(claim, _NONE)
+
+
+def _option(made: dict[str, list[str]], option: str) -> str:
+    claim = f"cli: {option}"
+    return _tests(made[claim]) if claim in made else EXCUSED.get(claim, _NONE)
 
 
 def _tests(tests: list[str]) -> str:
-    if not tests:
-        return "none"
     shown = ", ".join(f"`{test.removeprefix('tests/')}`" for test in tests[:_SHOWN])
     return shown + (f" and {len(tests) - _SHOWN} more" if len(tests) > _SHOWN else "")
 
 
+def main() -> int:
+    """Write the page, or print it; 1 if a claim is wrong or missing."""
+    made = claims()
+    wrong = [f"there is no {claim}: {', '.join(made[claim])}" for claim in unknown(made)]
+    wrong += [f"no test claims {claim}" for claim in unproved(made)]
+    wrong += [f"not to be excused: {claim}" for claim in EXCUSED if claim in made]
+    print(*wrong, sep="\n", end="\n" if wrong else "", file=sys.stderr)
+    if sys.argv[1:] == ["--print"]:
+        sys.stdout.write(page(made))
+    else:
+        PAGE.write_text(page(made), encoding="utf-8")
+    return 1 if wrong else 0
+
+
 if __name__ == "__main__":
     sys.path.insert(0, os.getcwd())
-    found = claims()
-    for wrong in unknown(found):
-        print(f"there is no {wrong}: {', '.join(found[wrong])}", file=sys.stderr)
-    PAGE.write_text(page(found), encoding="utf-8")
+    sys.exit(main())

@@ -50,6 +50,14 @@ def test_streams_pass_through(cli: Cli, name: str) -> None:
     assert (done.out, done.err) == ("in", "err\n")
 
 
+@pytest.mark.conforms(
+    "cli: exec --user",
+    "cli: exec --additional-gids",
+    "cli: exec --cwd",
+    "cli: exec --env",
+    "cli: exec --cap",
+    "cli: exec --no-new-privs",
+)
 @pytest.mark.parametrize(
     "options, script, expected",
     [
@@ -146,6 +154,7 @@ def test_bad_options_are_refused(cli: Cli, name: str, options: list[str], compla
     assert done.err.startswith(f"ocirun: {complaint}")
 
 
+@pytest.mark.conforms("cli: exec --process")
 def test_a_whole_process_from_a_file(cli: Cli, name: str, tmp_path: Path) -> None:
     """--process says everything; nothing of the container's own process is in it."""
     process = {
@@ -211,6 +220,7 @@ def test_a_bad_process_file_is_refused(cli: Cli, name: str, tmp_path: Path, text
     assert complaint in done.err
 
 
+@pytest.mark.conforms("cli: exec --detach", "cli: exec --pid-file")
 def test_a_detached_process_goes_on(cli: Cli, name: str, tmp_path: Path) -> None:
     """And its pid file names it, as we see it."""
     assert cli.quiet("exec", "-d", "--pid-file", tmp_path / "pid", name, "sleep", "77") == 0

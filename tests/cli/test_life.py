@@ -100,6 +100,7 @@ def test_create_leaves_only_the_init(cli: Cli) -> None:
     assert rest == b""
 
 
+@pytest.mark.conforms("cli: create --pid-file")
 def test_the_pid_file_names_the_init(cli: Cli, tmp_path: Path) -> None:
     """No newline, and no temporary file beside it."""
     name = cli.new_id()
@@ -198,6 +199,7 @@ def test_signals_have_many_names(cli: Cli, tmp_path: Path, word: str) -> None:
     assert (ready, got) == ("ready\n", "got\n")
 
 
+@pytest.mark.conforms("cli: kill --all")
 def test_kill_all_reaches_everything(cli: Cli) -> None:
     """Also what does not descend from the init."""
     name = cli.running("sh", "-c", "trap '' USR2; while :; do sleep 0.05; done")
@@ -277,6 +279,7 @@ def test_list_steps_over_what_vanishes(cli: Cli) -> None:
     assert process.returncode == 0
 
 
+@pytest.mark.conforms("config: $.annotations")
 def test_annotations_are_shown(cli: Cli) -> None:
     """They are the caller's own marks."""
     name = cli.new_id()

@@ -174,6 +174,19 @@ def test_a_limit_that_cannot_be_had_is_refused(rootless: Rootless) -> None:
     assert _left(rootless) == []
 
 
+@pytest.mark.conforms("cli: --rootless")
+def test_whether_cgroups_can_be_done_without(rootless: Rootless) -> None:
+    """By itself for a plain user whose config has no limit, or where it is said; otherwise lacking one is an error."""
+    rootless.write("true")
+    went = [rootless(*words, "run", "u13").returncode for words in ([], ["--rootless=auto"], ["--rootless", "true"])]
+    strict = rootless("--rootless=false", "run", "u13")
+    if strict.returncode == 0:
+        pytest.skip("this kernel lacks nothing: the user may make cgroups")
+
+    assert went == [0, 0, 0]
+    assert (strict.returncode, "cgroup" in strict.stderr, _left(rootless)) == (1, True, [])
+
+
 def test_hooks_of_a_user_run_as_that_user_outside(rootless: Rootless) -> None:
     """Not in the user namespace that the container is made from."""
     look = "readlink /proc/self/ns/user"  # that of mounts is another for each of our runs

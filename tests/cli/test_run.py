@@ -88,6 +88,7 @@ def test_the_container_gets_three_fds(cli: Cli) -> None:
     assert done.out.split() == ["0", "1", "2", "3"]
 
 
+@pytest.mark.conforms("cli: run --preserve-fds")
 def test_preserved_fds_are_passed(cli: Cli) -> None:
     """--preserve-fds N, from 3 on; one that is not open is an error."""
     name = cli.new_id()
@@ -164,6 +165,7 @@ def test_an_interruption_leaves_nothing(cli: Cli, step: int) -> None:
     assert [path.name for path in cli.root.glob("t*")] == []
 
 
+@pytest.mark.conforms("cli: run --detach", "cli: run --pid-file")
 def test_a_detached_container_goes_on(cli: Cli, tmp_path: Path) -> None:
     """Run -d returns 0 when the program runs; the pid file has its pid."""
     name = cli.new_id()
@@ -175,6 +177,7 @@ def test_a_detached_container_goes_on(cli: Cli, tmp_path: Path) -> None:
     assert (state["status"], str(state["pid"])) == ("running", (tmp_path / "pid").read_text())
 
 
+@pytest.mark.conforms("cli: run --keep")
 def test_a_kept_container_stays_stopped(cli: Cli) -> None:
     """--keep leaves the deletion to the user."""
     name = cli.new_id()

@@ -21,6 +21,7 @@ def _runc_spec(folder: Path, *flags: str) -> dict[str, Any]:
     return config
 
 
+@pytest.mark.conforms("cli: --version")
 def test_the_version_is_the_packages(cli: Cli) -> None:
     """Clients parse the first line."""
     expected = f"ocirun version {pytest_ocirun.__version__}\nspec: {defaults.OCI_VERSION}\n"
@@ -29,6 +30,7 @@ def test_the_version_is_the_packages(cli: Cli) -> None:
     assert app.SPEC_VERSION == defaults.OCI_VERSION
 
 
+@pytest.mark.conforms("cli: spec", "cli: spec --rootless")
 @requires("runc")
 @pytest.mark.parametrize("flags", [[], ["--rootless"]])
 def test_spec_is_runcs(cli: Cli, tmp_path: Path, flags: list[str]) -> None:
@@ -63,6 +65,7 @@ def test_spec_overwrites_nothing(cli: Cli) -> None:
     assert (cli.bundle / "config.json").read_text() == "mine"
 
 
+@pytest.mark.conforms("cli: spec --bundle")
 def test_spec_goes_to_the_bundle(cli: Cli, tmp_path: Path) -> None:
     """--bundle names another directory; one that is not there is an error."""
     (tmp_path / "other").mkdir()

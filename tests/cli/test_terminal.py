@@ -135,6 +135,7 @@ def test_without_a_terminal_of_ours_there_is_none_to_give(cli: Cli) -> None:
     assert "--console-socket" in done.err
 
 
+@pytest.mark.conforms("cli: exec --tty")
 def test_exec_gives_a_terminal(cli: Cli) -> None:
     """Of the container's own devpts, with the size of the user's."""
     name = cli.running("sleep", "60")
@@ -193,6 +194,7 @@ def _read_all(master: int) -> str:
     return data.decode()
 
 
+@pytest.mark.conforms("cli: create --console-socket")
 @pytest.mark.parametrize("depth", [1, 40])
 def test_a_detached_terminal_goes_to_the_console_socket(cli: Cli, tmp_path: Path, depth: int) -> None:
     """By SCM_RIGHTS, as conmon and containerd expect; also by a path longer than unix(7) allows.
@@ -215,6 +217,23 @@ def test_a_detached_terminal_goes_to_the_console_socket(cli: Cli, tmp_path: Path
     assert text.split() == ["/dev/pts/0", "11", "22"]
 
 
+@pytest.mark.conforms("cli: run --console-socket")
+def test_the_terminal_of_a_detached_run(cli: Cli, tmp_path: Path) -> None:
+    """Its master goes to the socket too."""
+    console = Console(tmp_path / "socket")
+    name = cli.new_id()
+    cli.write("sh", "-c", "tty; read line; echo $line", edit=_terminal)
+    assert cli.quiet("run", "--detach", "--console-socket", console.path, name) == 0
+    master = console.master()
+    os.write(master, b"typed\n")
+    text = _read_all(master)
+    cli.wait_for(name, "stopped")
+    cli.ok("delete", name)
+
+    assert text.split() == ["/dev/pts/0", "typed", "typed"]
+
+
+@pytest.mark.conforms("cli: exec --console-socket")
 def test_exec_detached_with_a_terminal(cli: Cli, tmp_path: Path) -> None:
     """As conmon execs."""
     name = cli.running("sleep", "60")
@@ -226,6 +245,7 @@ def test_exec_detached_with_a_terminal(cli: Cli, tmp_path: Path) -> None:
     assert text.split() == ["/dev/pts/0"]
 
 
+@pytest.mark.conforms("config: $.process.consoleSize")
 def test_the_consoles_size_is_the_configs(cli: Cli, tmp_path: Path) -> None:
     """process.consoleSize counts where nobody else gives a size."""
     console = Console(tmp_path / "socket")

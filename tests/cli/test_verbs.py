@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pytest_ocirun.cli import app, settings
+from pytest_ocirun.cli.options import HELP, Option
 from tests.cli.conftest import Cli
 from tests.requires import requires
 
@@ -19,7 +20,7 @@ pytestmark = [requires("root"), pytest.mark.lane("v2")]
 UNIFIED = Path("/sys/fs/cgroup/unified")
 
 
-@pytest.mark.conforms("cli: stop")
+@pytest.mark.conforms("cli: stop", "cli: stop --time", "cli: stop --signal")
 @pytest.mark.parametrize(
     "trap, words, code, quick",
     [
@@ -165,6 +166,32 @@ def test_checkpoint_and_restore_are_refused(cli: Cli, tmp_path: Path) -> None:
     assert "criu" in done.err
     assert "criu" in again.err
     assert not (tmp_path / "image").exists()
+
+
+def _alone(option: Option) -> str:
+    """The option as one word, with a value that it takes."""
+    return f"--{option.name}={option.choices[0] if option.choices else 1}" if option.value else f"--{option.name}"
+
+
+CRIU = {
+    verb: [option for option in app.find_command(verb).VERB.options if option.name != HELP.name]
+    for verb in ("checkpoint", "restore")
+}
+
+
+@pytest.mark.conforms(*(f"cli: {verb} --{option.name}" for verb, options in CRIU.items() for option in options))
+@pytest.mark.parametrize("verb", CRIU)
+def test_each_option_of_checkpoint_and_restore_is_taken(cli: Cli, verb: str) -> None:
+    """And the verb refuses, for the one reason; an option that it has not is refused for that."""
+    name = cli.running("sleep", "60") if verb == "checkpoint" else cli.new_id()
+    said = {word: cli(verb, word, name) for word in map(_alone, CRIU[verb])}
+    wrong = cli(verb, "--bogus", name)
+    cli.ok("delete", "--force", name)
+
+    assert len({done.err for done in said.values()}) == 1, said
+    assert {done.code for done in said.values()} == {1}
+    assert next(iter(said.values())).err.startswith(f"ocirun: {verb} container {name}: criu ")
+    assert wrong.err.startswith("ocirun: unknown option '--bogus'")
 
 
 @pytest.mark.conforms("cli: checkpoint")

@@ -31,7 +31,7 @@ def with_cgroups(
 
 @NAMESPACES
 @USERS
-@pytest.mark.conforms("config: $.mounts[].type=cgroup")
+@pytest.mark.conforms("config: $.mounts[].type cgroup")
 def test_each_hierarchy_has_its_directory(
     bare: Bare, busybox_rootfs: Path, in_namespace: bool, user_namespace: bool
 ) -> None:
@@ -51,7 +51,7 @@ def test_each_hierarchy_has_its_directory(
 
 @NAMESPACES
 @USERS
-@pytest.mark.conforms("config: $.mounts[].type=cgroup")
+@pytest.mark.conforms("config: $.mounts[].type cgroup")
 def test_only_the_containers_own_processes_are_seen(
     bare: Bare, busybox_rootfs: Path, in_namespace: bool, user_namespace: bool
 ) -> None:
@@ -84,7 +84,7 @@ def test_a_read_only_mount_takes_no_directory(
 
 
 @NAMESPACES
-@pytest.mark.conforms("config: $.mounts[].type=cgroup")
+@pytest.mark.conforms("config: $.mounts[].type cgroup")
 def test_a_writable_mount_takes_one(bare: Bare, busybox_rootfs: Path, in_namespace: bool) -> None:
     """Root of the host, in its own cgroup; the end of the container removes what it made there."""
     script = "d=.; test -d pids && d=pids; mkdir $d/x && echo $$ >$d/x/cgroup.procs && cat $d/x/cgroup.procs"
@@ -95,7 +95,7 @@ def test_a_writable_mount_takes_one(bare: Bare, busybox_rootfs: Path, in_namespa
 
 
 @NAMESPACES
-@pytest.mark.conforms("config: $.mounts[].type=cgroup2")
+@pytest.mark.conforms("config: $.mounts[].type cgroup2")
 def test_a_mount_of_version_2_is_its_tree_alone(bare: Bare, busybox_rootfs: Path, in_namespace: bool) -> None:
     """Also beside version 1, where it holds no controllers; never more of it than the container's own."""
     if layout().v2 is None:

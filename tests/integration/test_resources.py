@@ -193,6 +193,7 @@ def test_huge_pages_are_limited_where_the_kernel_can(name: str) -> None:
     assert values
 
 
+@pytest.mark.conforms("config: $.linux.resources.rdma")
 @pytest.mark.parametrize(
     "document, controller",
     [

@@ -209,6 +209,22 @@ def test_the_commands_page_is_the_command_line() -> None:
     assert commands_page.PAGE.read_text(encoding="utf-8") == commands_page.page()
 
 
+@pytest.mark.slow
+def test_the_conformance_page_is_what_the_tests_claim() -> None:
+    """Made anew by `python -m tests.conformance_page`; no claim of what there is not, and nothing without one."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.conformance_page", "--print"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=_ROOT,
+        env={name: value for name, value in os.environ.items() if not name.startswith(("OCIRUN_", "PYTEST_"))},
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == (_ROOT / "docs/conformance.md").read_text(encoding="utf-8").splitlines()
+
+
 @pytest.mark.parametrize("page", _PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     """Relative links, and paths of the checkout in code, exist."""

@@ -148,6 +148,12 @@ def test_values_out_of_range_are_refused_by_name(document: dict[str, Any], fragm
 DISK = {"major": 8, "minor": 0}
 
 
+@pytest.mark.conforms(
+    "config: $.linux.resources.rdma.*.hcaHandles",
+    "config: $.linux.resources.rdma.*.hcaObjects",
+    "config: $.linux.resources.blockIO.leafWeight",
+    "config: $.linux.resources.blockIO.weightDevice[].leafWeight",
+)
 @pytest.mark.parametrize(
     "document, v1, v2",
     [

@@ -330,6 +330,7 @@ def test_unknown_capability_is_a_warning() -> None:
     assert warnings == ["$.process.capabilities.bounding[3]: unknown capability 'CAP_FLY' is left out"]
 
 
+@pytest.mark.conforms("config: $.linux.resources.memory.kernel", "config: $.linux.resources.memory.kernelTCP")
 def test_limits_that_the_kernel_lost_are_warnings() -> None:
     """As with runc; a client of old goes on, and is told."""
     warnings = validate(_config({"linux.resources.memory": {"kernel": 1, "kernelTCP": 1}}))
