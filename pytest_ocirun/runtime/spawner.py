@@ -11,7 +11,6 @@ import os
 from pytest_ocirun.errors import OcirunError, ProtocolError, Unsupported
 from pytest_ocirun.linux import fds
 from pytest_ocirun.oci import json_text
-from pytest_ocirun.runtime import stage
 from pytest_ocirun.runtime.child import Child
 
 TYPE_CHECKING = False
@@ -72,6 +71,8 @@ class ZygoteClient:
         import subprocess
 
         ours, theirs = fds.seqpacket_pair()
+        from pytest_ocirun.runtime import stage
+
         argv = stage.command("pytest_ocirun.runtime.zygote", str(theirs.fileno()), self._root)
         self._process = subprocess.Popen(
             argv,

@@ -71,7 +71,6 @@ def run(given: Given, settings: Settings, journal: Journal) -> int:
     """
     from pytest_ocirun.cli.foreground import attend, await_execution
     from pytest_ocirun.cli.signals import Caught
-    from pytest_ocirun.cli.terminal import Terminal
     from pytest_ocirun.runtime.validate_process import validate_process
 
     _check_arguments(given)
@@ -89,7 +88,11 @@ def run(given: Given, settings: Settings, journal: Journal) -> int:
     for warning in validate_process(process):
         journal.warning(warning)
     surface = stdio.Surface(given, settings, process, detached=detached)
-    terminal = Terminal.find() if process.terminal and not detached else None
+    terminal = None
+    if process.terminal and not detached:
+        from pytest_ocirun.cli.terminal import Terminal
+
+        terminal = Terminal.find()
     footing.take()
     with Caught() as caught:
         child, _cgroup = runtime.exec(container_id, process, surface.stdio, below=below)

@@ -35,11 +35,14 @@ def run(given: Given, settings: Settings, journal: Journal) -> int:
     """
     from pytest_ocirun.cli.foreground import attend
     from pytest_ocirun.cli.signals import Caught, Deferred
-    from pytest_ocirun.cli.terminal import Terminal
 
     detached = given.on("detach")
     made = making.Making(given, settings, journal, detached=detached)
-    terminal = Terminal.find() if made.config.process.terminal and not detached else None
+    terminal = None
+    if made.config.process.terminal and not detached:
+        from pytest_ocirun.cli.terminal import Terminal
+
+        terminal = Terminal.find()
     with Deferred():
         runtime, child = made.create()
         try:
