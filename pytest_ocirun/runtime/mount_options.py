@@ -110,7 +110,12 @@ class Options:
         elif option == "remount":
             self.remount = True
         elif option and option not in SILENT:
-            key, equals, value = option.partition("=")
+            self._add_data(option)
+
+    def _add_data(self, option: str) -> None:
+        # What mount(2) would take for several parameters is several, unless something in it is quoted or escaped.
+        for part in [option] if '"' in option or "\\" in option else option.split(","):
+            key, equals, value = part.partition("=")
             self.data[key] = value if equals else None
 
 

@@ -109,6 +109,7 @@ NEW = """ro nosuid,nodev,noexec noatime strictatime nodiratime relatime atime no
     noatime,nostrictatime silent loud sync dirsync lazytime mand async nolazytime nomand nosymfollow symfollow ro,rw
     size=64k,mode=700,uid=3 private rprivate shared rshared slave rslave unbindable runbindable slave,shared
     iversion noiversion"""
+TOGETHER = {"destination": "/mnt/together", "type": "tmpfs", "source": "t", "options": ["size=64k,mode=710"]}
 BOUND = """bind rbind bind,ro rbind,ro rbind,rro bind,nosuid,nodev,noexec bind,noatime bind,strictatime bind,rw
     bind,nosymfollow rbind,rprivate rbind,rslave rbind,rshared rbind,runbindable
     rbind,rnoexec,rnosuid,rnodev,rnoatime"""
@@ -127,7 +128,7 @@ def test_options_of_mounts(pair: Pair) -> None:
         for words in (*BOUND.split(), IGNORED)
     ]
 
-    assert len(pair.same(SHOW, adding(*mounts)).splitlines()) == len(mounts)
+    assert len(pair.same(SHOW, adding(*mounts, TOGETHER)).splitlines()) == len(mounts) + 1
 
 
 @pytest.mark.conforms("config: $.mounts[].type", "config: $.mounts[].destination", "config: $.mounts[].source")

@@ -430,3 +430,18 @@ def test_masks_cannot_be_chmodded_through_to_the_host(bare: Bare, busybox_rootfs
     assert ran.err.count("Read-only file system") == 2, ran
     assert (ran.end.code, ran.out) == (0, "")
     assert (stat.S_IMODE(before.st_mode), before.st_uid) == (stat.S_IMODE(after.st_mode), after.st_uid)
+
+
+def test_locked_flags_stay(bare: Bare, busybox_rootfs: Path) -> None:
+    """What another user namespace has mounted nosuid stays so; asking for less is an error, and no quiet refusal."""
+    lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    source = next(line.split()[4] for line in lines if "nosuid" in line.split()[5] and " - tmpfs " in line)
+    kept = bare.run(confined(busybox_rootfs, *SHOW, mounts=[mount("/mnt", "bind", source, "rbind", "ro")])).out
+    less = confined(busybox_rootfs, *SHOW, mounts=[mount("/mnt", "bind", source, "rbind", "suid")])
+
+    assert {"ro", "nosuid"} <= options_at(kept, "/mnt")
+    if os.geteuid():
+        with pytest.raises(KernelRefused, match=f"{source}.*not permitted"):
+            bare.run(less)
+    else:
+        assert "nosuid" not in options_at(bare.run(less).out, "/mnt")

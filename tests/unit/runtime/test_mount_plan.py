@@ -84,6 +84,12 @@ def test_what_is_no_attribute_is_data() -> None:
     assert Options(["size=1m", "mode=755", "newinstance"]).data == {"size": "1m", "mode": "755", "newinstance": None}
 
 
+def test_several_parameters_in_one_word() -> None:
+    """As mount(2) reads them; a quoted or escaped comma belongs to the value."""
+    assert Options(["size=1m,mode=755,a"]).data == {"size": "1m", "mode": "755", "a": None}
+    assert Options(['context="a:b,c"', "lowerdir=/x\\,y"]).data == {"context": '"a:b,c"', "lowerdir": "/x\\,y"}
+
+
 @pytest.mark.parametrize(
     "destination", ["/proc", "proc", "//proc", "/./proc", "/x/../proc", "/proc/", "///proc//", "/../proc"]
 )
