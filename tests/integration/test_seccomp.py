@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import struct
+import subprocess
 import threading
 from pathlib import Path
 from typing import Any, Self
@@ -133,6 +134,10 @@ def test_calls_of_an_architecture_that_is_not_named_kill(bare: Bare, rootfs: Pat
     program = rootfs / "i386"
     program.write_bytes(_elf32(bytes.fromhex("b801000000bb2a000000cd80")))  # mov eax,1; mov ebx,42; int 0x80
     program.chmod(0o755)
+    try:
+        assert subprocess.run([program], check=False).returncode == 42
+    except OSError:
+        pytest.skip("this kernel lacks programs of 32 bits")
     ends = []
     for architectures in ([], ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"]):
         config = confined(rootfs, "/i386")
