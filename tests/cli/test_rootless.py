@@ -12,6 +12,7 @@ import pytest
 from tests import images
 from tests.cli.conftest import SAME_NAMESPACES
 from tests.requires import requires
+from tests.seccomp_agent import Agent
 from tests.unprivileged import User
 
 pytestmark = requires("unprivileged", "busybox")
@@ -335,3 +336,20 @@ def test_supplementary_groups_that_cannot_be_had(rootless: Rootless) -> None:
 
     assert (done.returncode, _left(rootless)) == (1, [])
     assert "setgroups(2) is denied here, so additionalGids cannot be had" in done.stderr
+
+
+def test_an_agent_of_a_user_gets_the_listener(rootless: Rootless) -> None:
+    """The stage may trace what is made from it, though the user may not."""
+    path = rootless.bundle / "agent.sock"
+    rootless.write("sh", "-c", "mkdir /tmp/d")
+    config = json.loads((rootless.bundle / "config.json").read_text())
+    rule = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}
+    seccomp = {"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": str(path), "syscalls": [rule]}
+    config["linux"]["seccomp"] = seccomp
+    (rootless.bundle / "config.json").write_text(json.dumps(config))
+    with Agent(path) as agent:
+        path.chmod(0o777)
+        done = rootless("run", "u7")
+
+    assert "No space left on device" in done.stderr
+    assert [state["state"]["status"] for state in agent.states] == ["creating"]

@@ -1,16 +1,12 @@
 """System call filters on the real kernel: what each action, operator and flag does to a program."""
 
 import errno
-import fcntl
-import json
 import os
 import signal
-import socket
 import struct
 import subprocess
-import threading
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
@@ -18,6 +14,7 @@ from pytest_ocirun.errors import OcirunError
 from pytest_ocirun.oci.runtime import Config, Seccomp, Syscall, SyscallArg
 from tests.boxes import Bare, confined
 from tests.requires import requires
+from tests.seccomp_agent import Agent
 
 pytestmark = [requires("userns", "overlay", "seccomp", "busybox"), pytest.mark.lane("v2")]
 
@@ -168,77 +165,6 @@ def test_a_filter_is_loaded_in_time(bare: Bare, busybox_rootfs: Path, *, no_new_
     assert "CapEff:\t0000000000000000" in ran.out
 
 
-class _Agent:
-    """Listens for listeners, and answers every call that they bring with one errno, or lets it go on (0).
-
-    Args:
-        path: of its socket.
-        answer: the errno.
-    """
-
-    _RECV, _SEND, _CONTINUE = 0xC0502100, 0xC0182101, 1
-
-    def __init__(self, path: Path, answer: int = errno.ENOSPC) -> None:
-        self._answer = answer
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.bind(str(path))
-        self._socket.listen()
-        self.states: list[dict[str, Any]] = []
-        self.seen: list[int] = []
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self._socket.shutdown(socket.SHUT_RDWR)
-        self._thread.join(10)
-        self._socket.close()
-
-    def _serve(self) -> None:
-        listeners = []
-        while True:
-            try:
-                connection, _address = self._socket.accept()
-            except OSError:
-                break
-            with connection:
-                data, fds, _flags, _from = socket.recv_fds(connection, 65536, 4)
-                while part := connection.recv(65536):
-                    data += part
-            self.states.append(json.loads(data))
-            assert len(fds) == 1
-            listeners.append(threading.Thread(target=self._decide, args=fds, daemon=True))
-            listeners[-1].start()
-        for listener in listeners:
-            listener.join(10)
-
-    def _decide(self, fd: int) -> None:
-        while True:
-            call = bytearray(80)
-            try:
-                fcntl.ioctl(fd, self._RECV, call)
-                number = struct.unpack_from("<i", call, 16)[0]
-                self.seen.append(number)
-                more = (-self._answer, 0) if self._answer else (0, self._CONTINUE)
-                fcntl.ioctl(fd, self._SEND, struct.pack("<QqiI", *struct.unpack_from("<Q", call), 0, *more))
-            except OSError as error:
-                if error.errno == errno.ENOENT and os.path.exists(f"/proc/self/fd/{fd}") and _readable(fd):
-                    continue
-                os.close(fd)
-                return
-
-
-def _readable(fd: int) -> bool:
-    import select
-
-    poller = select.poll()
-    poller.register(fd, select.POLLIN)
-    events = dict(poller.poll(1000)).get(fd, select.POLLHUP)
-    return not events & select.POLLHUP
-
-
 @pytest.fixture
 def socket_path(tmp_path: Path) -> Path:
     """Where an agent may listen."""
@@ -264,7 +190,7 @@ def test_an_agent_gets_the_listener_and_decides(
     config = _filtered(busybox_rootfs, "busybox mkdir /tmp/d", seccomp)
     config.process.no_new_privileges = no_new_privileges
     config.annotations["org.example"] = "x"
-    with _Agent(socket_path) as agent:
+    with Agent(socket_path) as agent:
         name = bare.new_id()
         child = bare.create(config, name=name)
         pid = child.pid
@@ -299,7 +225,7 @@ def test_an_exec_brings_a_listener_of_its_own(bare: Bare, busybox_rootfs: Path, 
     config = confined(busybox_rootfs)
     config.process.args = ["sleep", "60"]
     config.linux.seccomp = _listening(socket_path)
-    with _Agent(socket_path) as agent:
+    with Agent(socket_path) as agent:
         name = bare.new_id()
         init = bare.create(config, name=name, start=True)
         ran = bare.exec(name, "busybox", "mkdir", "/tmp/d")
@@ -322,7 +248,7 @@ def test_every_call_of_ours_may_be_listened_to(
         busybox_rootfs, "echo fine", Seccomp(default_action="SCMP_ACT_NOTIFY", listener_path=str(socket_path))
     )
     config.process.no_new_privileges = no_new_privileges
-    with _Agent(socket_path, 0) as agent:
+    with Agent(socket_path, 0) as agent:
         ran = bare.run(config)
 
     assert (ran.end.code, ran.out) == (0, "fine\n")
@@ -344,7 +270,7 @@ def test_without_an_agent_nothing_is_made(bare: Bare, busybox_rootfs: Path, sock
 def test_a_listener_whose_calls_only_death_ends(bare: Bare, busybox_rootfs: Path, socket_path: Path) -> None:
     """WAIT_KILLABLE_RECV is taken by the kernel, beside a flag that a listener cannot have."""
     flags = ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", "SECCOMP_FILTER_FLAG_TSYNC"]
-    with _Agent(socket_path):
+    with Agent(socket_path):
         ran = bare.run(_filtered(busybox_rootfs, "busybox mkdir /tmp/d", _listening(socket_path, flags=flags)))
 
     assert (ran.end.code, "No space left on device" in ran.err) == (1, True)
