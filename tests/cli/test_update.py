@@ -131,10 +131,12 @@ def test_limits_are_read_from_a_file_or_standard_input(cli: Cli, source: str) ->
     text = json.dumps({"memory": zeros, "cpu": {"quota": 20000, "shares": 0, "cpus": ""}, "pids": {"limit": 21}})
     name = cli.running("sleep", "60", edit=limited)
     (cli.bundle / "limits.json").write_text(text)
-    cli.ok("update", "--resources", source, name, input=text if source == "-" else "")
+    log = ("--log", cli.bundle / "log")
+    cli.ok(*log, "update", "--resources", source, "--memory", "16m", name, input=text if source == "-" else "")
     found = limits(cli, name)
     cli.ok("delete", "--force", name)
 
+    assert "--memory is left aside" in (cli.bundle / "log").read_text()
     assert (found["memory.limit"], found["cpu.quota"], found["pids.limit"]) == (64 * M, 20000, 21)
 
 

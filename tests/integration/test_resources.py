@@ -14,9 +14,10 @@ import pytest
 import pytest_ocirun
 from pytest_ocirun.errors import KernelRefused, Unsupported
 from pytest_ocirun.oci.codec import decode
-from pytest_ocirun.oci.runtime import Resources
-from pytest_ocirun.runtime.cgroups import Cgroup, Manager, tree
+from pytest_ocirun.oci.runtime import IntelRdt, Resources
+from pytest_ocirun.runtime.cgroups import Cgroup, Manager, resctrl, tree
 from pytest_ocirun.runtime.cgroups.detect import Layout, layout, manager
+from tests.boxes import Bare, confined
 from tests.requires import lack, requires
 
 pytestmark = [requires("root", "cgroup"), pytest.mark.lane("v2")]
@@ -406,3 +407,31 @@ def test_a_limit_of_a_hierarchy_that_was_not_joined_is_joined_late() -> None:
 
     assert held
     assert not os.path.exists(directory)
+
+
+@requires("overlay", "busybox")
+@pytest.mark.conforms("config: $.linux.intelRdt")
+def test_intel_rdt_is_refused_where_it_is_not_and_joined_where_it_is(
+    bare: Bare, busybox_rootfs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few machines have resctrl, so a plain directory stands in for it: who is to be in the class is written there."""
+    config = confined(busybox_rootfs, "true")
+    config.linux.intel_rdt = IntelRdt(clos_id="gold")
+    if not any(" - resctrl " in line for line in Path("/proc/self/mountinfo").read_text().splitlines()):
+        with pytest.raises(Unsupported, match=r"\$\.linux\.intelRdt: no resctrl file system is mounted"):
+            bare.run(config)
+    (tmp_path / "gold").mkdir()
+    tasks = tmp_path / "gold/tasks"
+    tasks.touch()
+    monkeypatch.setattr(resctrl, "mount_point", lambda: str(tmp_path))
+    with bare.holder(config) as name:
+        joined = tasks.read_text(encoding="ascii")
+        init = bare.runtime.record(name).init[0]
+        tasks.write_text("", encoding="ascii")
+        ran = bare.exec(name, "true")
+        again = tasks.read_text(encoding="ascii")
+
+    assert joined == str(init)
+    assert ran.end.code == 0
+    assert again.isdigit()
+    assert tasks.exists()

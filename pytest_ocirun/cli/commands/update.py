@@ -35,6 +35,7 @@ _LISTS = (
     ("cpuset-cpus", "cpus", "processors to run on, as 0-2,5"),
     ("cpuset-mems", "mems", "memory nodes to use, as 0-1"),
 )
+_NAMES = tuple(row[0] for row in (*_NUMBERS, *_SIZES, *_LISTS))
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 
 VERB = Verb(
@@ -63,6 +64,8 @@ def run(given: Given, settings: Settings, journal: Journal) -> int:
 
     file = given.text("resources")
     change = without_zeros(_read(file) if file else _change(given))
+    for name in [name for name in _NAMES if given.has(name)] if file else ():
+        journal.warning(f"--{name} is left aside: --resources says all")
     for warning in resource_warnings(change, "$"):
         journal.warning(warning)
     update(settings.root, given.arguments[0], change, _schemas(given))
