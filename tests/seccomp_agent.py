@@ -59,7 +59,7 @@ class Agent:
             listener.join(10)
 
     def _decide(self, fd: int) -> None:
-        while True:
+        while _has_call(fd):
             call = bytearray(80)
             try:
                 fcntl.ioctl(fd, self._RECV, call)
@@ -68,14 +68,13 @@ class Agent:
                 more = (-self._answer, 0) if self._answer else (0, self._CONTINUE)
                 fcntl.ioctl(fd, self._SEND, struct.pack("<QqiI", *struct.unpack_from("<Q", call), 0, *more))
             except OSError as error:
-                if error.errno == errno.ENOENT and os.path.exists(f"/proc/self/fd/{fd}") and _readable(fd):
-                    continue
-                os.close(fd)
-                return
+                if error.errno != errno.ENOENT:  # who made the call was killed meanwhile
+                    raise
+        os.close(fd)
 
 
-def _readable(fd: int) -> bool:
+def _has_call(fd: int) -> bool:
+    """Wait for a call by poll(2): older kernels do not wake the ioctl for it when all who could call have died."""
     poller = select.poll()
     poller.register(fd, select.POLLIN)
-    events = dict(poller.poll(1000)).get(fd, select.POLLHUP)
-    return not events & select.POLLHUP
+    return bool(dict(poller.poll())[fd] & select.POLLIN)

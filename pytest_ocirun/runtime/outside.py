@@ -8,7 +8,8 @@ socket, and ends with that socket; a hook that runs then is killed. Must not kno
 Messages::
 
     stage   -> outside   run + a file in memory: {"kind", "hooks", "state", "first", "cwd"}
-    outside -> stage     {"problem": what hooks.run said, or null}
+    stage   -> outside   stop                                   nobody waits for the hook that runs any more
+    outside -> stage     {"problem": what hooks.run said, or null}      to each run, also when it is stopped
 """
 
 from __future__ import annotations
@@ -44,10 +45,15 @@ def runner(fd: int, before_waiting: Callable[[int], None] | None = None) -> Call
     """
     os.set_inheritable(fd, False)
     sock = fds.socket_of(fd)
+    stopped = 0
 
     def run(
         kind: str, hooks: list[dict[str, Any]], state: dict[str, Any], *, first: int = 0, cwd: str | None = None
     ) -> None:
+        nonlocal stopped
+        while stopped:
+            fds.receive(sock)  # what became of a hook that nobody waited for
+            stopped -= 1
         request = {"kind": kind, "hooks": hooks, "state": state, "first": first, "cwd": cwd}
         memory = fds.memfd("hooks", json_text.dumps(request).encode())
         try:
@@ -56,7 +62,8 @@ def runner(fd: int, before_waiting: Callable[[int], None] | None = None) -> Call
                 before_waiting(sock.fileno())
             answer, _none = fds.receive(sock)
         except BaseException:
-            sock.close()  # whatever it is, nobody will wait for that hook
+            _stop(sock)
+            stopped += 1
             raise
         finally:
             os.close(memory)
@@ -67,6 +74,13 @@ def runner(fd: int, before_waiting: Callable[[int], None] | None = None) -> Call
             raise HookFailed(problem)
 
     return run
+
+
+def _stop(sock: fds.Socket) -> None:
+    try:
+        fds.send(sock, b"stop")
+    except OSError:
+        pass  # who runs hooks is gone, and so is the hook
 
 
 def _serve(control: fds.Socket) -> NoReturn:
@@ -89,8 +103,8 @@ def _answer(control: fds.Socket) -> bool:
     from pytest_ocirun.runtime import hooks
 
     request, received = fds.receive(control)
-    if not request:
-        return False
+    if request != b"run":
+        return bool(request)
     asked = json_text.loads(fds.read_all(received[0]))
     os.close(received[0])
     problem = None

@@ -384,7 +384,7 @@ def test_an_interrupted_create_undoes_itself(cli: Cli, out: Path) -> None:
         code = process.wait(10)
     _await(lambda: not _lives(hook))
 
-    assert code == 128 + signal.SIGTERM
+    assert (code, _log(out)) == (128 + signal.SIGTERM, ["poststop"])
 
 
 def _lives(pid: int) -> bool:
