@@ -87,7 +87,7 @@ class Inside:
         return any(line.split()[4] == path for line in done.stdout.splitlines())
 
 
-def started(cli: Cli, host: Host, mode: str, *options: str) -> Inside:
+def started(cli: Cli, host: Host, mode: str, *options: str, user_namespace: bool = False) -> Inside:
     """A container with that propagation, and the volume with those options."""
     volume: dict[str, Any] = {"destination": "/vol", "source": str(host.shared / "vol"), "options": list(options)}
 
@@ -97,6 +97,10 @@ def started(cli: Cli, host: Host, mode: str, *options: str) -> Inside:
         config["process"]["capabilities"] = dict.fromkeys(("bounding", "effective", "permitted"), names)
         config["linux"]["rootfsPropagation"] = mode
         config["mounts"] += [volume] if options else []
+        if user_namespace:
+            rows = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+            config["linux"] |= {"uidMappings": rows, "gidMappings": rows}
+            config["linux"]["namespaces"].append({"type": "user"})
 
     name = cli.new_id()
     cli.write("sleep", "30", edit=edit)
@@ -178,3 +182,20 @@ def test_what_a_volume_gives_and_receives(
     assert inside.sees("/vol/late") == to_container
     cli.ok("delete", "--force", inside.name)
     assert (f"{host.shared}/vol/new" in host.mounts()) == to_host
+
+
+@pytest.mark.parametrize("mode", ["rshared", "shared"])
+def test_a_user_namespace_gives_nothing(cli: Cli, host: Host, mode: str) -> None:
+    """Whatever is asked for, what its root mounts never reaches the host; what the host mounts comes in."""
+    for name in ("rootfs/vol", "vol/new", "vol/late"):
+        host.run("mkdir", "-m", "777", host.shared / name)
+    cli.bundle.chmod(0o755)
+    inside = started(cli, host, mode, "rbind", "rshared", user_namespace=True)
+    made = inside.sh("mount -t tmpfs new /vol/new")
+    host.run("mount", "-t", "tmpfs", "late", host.shared / "vol/late")
+
+    assert made.returncode == 0, made
+    assert inside.sees("/vol/new")
+    assert f"{host.shared}/vol/new" not in host.mounts()
+    assert inside.sees("/vol/late")
+    cli.ok("delete", "--force", inside.name)

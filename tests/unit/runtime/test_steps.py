@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from pytest_ocirun.runtime import prepare, process, rootfs  # noqa: F401 - they register operations
+from pytest_ocirun.runtime import prepare, process, rootfs, steps  # noqa: F401 - they register operations
 from pytest_ocirun.runtime.spawn import _shortened, failure
 from pytest_ocirun.runtime.steps import Context, StepFailed, describe, replay
 
@@ -41,3 +41,12 @@ def test_long_texts_leave_room_in_a_message() -> None:
     message = failure("y" * 70000, OSError(1, "z" * 70000, "p" * 70000))
 
     assert len(str(message)) < 10000
+
+
+def test_rare_operations_are_where_they_are_said_to_be() -> None:
+    """A plan that names one finds it, whatever the module that registers it."""
+    for name, module in steps._HOMES.items():
+        steps.load([[name]])
+
+        function, _sentence = steps._operations[name]
+        assert function.__module__ == f"pytest_ocirun.runtime.{module}"
