@@ -19,7 +19,7 @@ from pytest_ocirun.oci.process import Capabilities
 from pytest_ocirun.oci.runtime import Config, DeviceRule, Resources
 from pytest_ocirun.runtime import device_access
 from pytest_ocirun.runtime.cgroups import Refusal, device_program, devices
-from pytest_ocirun.runtime.cgroups.detect import layout
+from pytest_ocirun.runtime.cgroups.detect import Layout, layout, manager
 from pytest_ocirun.runtime.cgroups.none import NoManager
 from tests.boxes import Bare, confined
 from tests.devices import allowed, draw
@@ -298,3 +298,24 @@ def test_where_rules_cannot_be_enforced_only_what_holds_by_itself_is_accepted(
             device_access.enforceable(config, manager)
 
     assert config.linux.resources.devices == rules
+
+
+@requires("cgroup_v1")
+def test_without_a_devices_hierarchy_the_v2_tree_of_a_hybrid_host_enforces() -> None:
+    """And without either, the lack is named."""
+    found = layout()
+    if found.v2 is None:
+        pytest.skip("this kernel lacks a cgroup v2 mount")
+    others = {name: point for name, point in found.v1.items() if name != "devices"}
+    asked = Resources(devices=[DENY_ALL])
+    cgroup = manager(Layout(others, found.v2, None)).create(f"/ocirun-test-{uuid.uuid4().hex[:12]}", "x", asked)
+    fd = os.open(cgroup.paths["dirs"]["unified"], os.O_RDONLY)
+    try:
+        count = len(bpf.attached(fd))
+    finally:
+        os.close(fd)
+        cgroup.remove()
+
+    assert count == 1
+    with pytest.raises(Unsupported, match=r"no cgroup v1 hierarchy with the devices controller"):
+        manager(Layout(others, None, None)).create(f"/ocirun-test-{uuid.uuid4().hex[:12]}", "x", asked)
