@@ -91,6 +91,8 @@ class Making:
         child = runtime.create(
             self.id, self._bundle, self.config, self._surface.stdio, without_cgroup=self._settings.without_cgroup
         )
+        if self._settings.helper is not None:
+            self._settings.helper.end()
         try:
             if self._systemd is not None:
                 self._systemd.release()

@@ -192,7 +192,7 @@ class LocalSpawner:
 
     Args:
         before_waiting: as ``Child`` takes it.
-        helper: ended once a process has been moved into its cgroups (``cgroups.grace``).
+        helper: stopped once a process has been moved into its cgroups (``cgroups.grace``).
 
     Attributes:
         usher: the memory file of an usher for the next process; None on the stage, where none is needed.
@@ -222,7 +222,7 @@ class LocalSpawner:
         spawn(plan, {**passed, "reply": theirs.fileno()})
         theirs.close()
         if self._helper is not None:
-            self._helper.end()
+            self._helper.stop()
         return Child(ours, local=True, before_waiting=self._before_waiting)
 
     def remove(self, container_id: str) -> None:

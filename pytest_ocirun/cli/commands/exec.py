@@ -101,6 +101,8 @@ def run(given: Given, settings: Settings, journal: Journal) -> int:
                 child.wait_console()
                 terminal.prepare(child)
             await_execution(child, caught)
+            if settings.helper is not None:
+                settings.helper.end()
             surface.present(child)
             return 0 if detached else attend(child, caught, terminal)
         except BaseException:

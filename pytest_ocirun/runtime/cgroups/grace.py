@@ -31,11 +31,16 @@ class Helper:
         if own is not None and self._pid == 0:
             _stay(own)
 
+    def stop(self) -> None:
+        """Our own move is made; ``end`` has nothing to wait for a moment later."""
+        if self._pid:
+            os.kill(self._pid, _SIGKILL)  # it is not reaped yet, so the pid is its own
+
     def end(self) -> None:
-        """Our own move is made, or there will be none; twice is fine."""
+        """Stop, and leave no zombie; twice is fine."""
+        self.stop()
         pid, self._pid = self._pid, 0
         if pid:
-            os.kill(pid, _SIGKILL)  # it is not reaped yet, so the pid is its own
             os.waitpid(pid, 0)
 
 
