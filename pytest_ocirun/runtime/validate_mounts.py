@@ -16,6 +16,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pytest_ocirun.oci.runtime import Config, IDMapping, Mount
 
+_PARTICULAR = frozenset(("tmpcopyup", "idmap", "ridmap", "remount"))
+"""Options that not every kind of mount takes."""
+
 DEVICE_TYPES = ("c", "u", "b", "p")
 
 PROC_ALLOWED = (
@@ -38,7 +41,7 @@ def check_mounts(config: Config) -> None:
             raise ConfigError(f"{where}.type: missing, and the options name no bind")
         if is_bind(mount) and not mount.source:
             raise ConfigError(f"{where}.source: a bind mount needs a source")
-        if mount.options:
+        if not _PARTICULAR.isdisjoint(mount.options):
             _check_options(mount, where)
         if mount.uid_mappings or mount.gid_mappings:
             _check_mappings(mount, where)
