@@ -282,7 +282,10 @@ class Child:
             return False
         if self._before_waiting is not None:
             self._before_waiting(self._reply.fileno())
-        data, received = fds.receive(self._reply)
+        try:
+            data, received = fds.receive(self._reply)
+        except ConnectionResetError:  # it was killed before it had read what we told it
+            data = b""
         if not data:
             self._ended = True
             return False

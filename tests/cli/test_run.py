@@ -23,11 +23,11 @@ def _wait_ready(process: "subprocess.Popen[str]") -> None:
 
 
 @pytest.mark.parametrize("code", [0, 1, 7, 255])
-def test_the_exit_status_is_the_programs(cli: Cli, code: int) -> None:
+def test_the_exit_status_is_the_programs(either: Cli, code: int) -> None:
     """And nothing is left."""
-    cli.write("sh", "-c", f"exit {code}")
+    either.write("sh", "-c", f"exit {code}")
 
-    assert cli("run", cli.new_id()).code == code
+    assert either("run", either.new_id()).code == code
 
 
 @pytest.mark.parametrize("name", ["TERM", "KILL", "SEGV"])
@@ -38,32 +38,32 @@ def test_a_signals_end_is_128_and_its_number(cli: Cli, name: str) -> None:
     assert cli("run", cli.new_id()).code == 128 + getattr(signal, f"SIG{name}")
 
 
-def test_killing_the_init_is_128_and_its_number(cli: Cli) -> None:
+def test_killing_the_init_is_128_and_its_number(either: Cli) -> None:
     """The same when the container's own init is what was killed."""
-    name = cli.new_id()
-    cli.write("sh", "-c", "echo ready; sleep 60")
-    with cli.popen("run", name) as process:
+    name = either.new_id()
+    either.write("sh", "-c", "echo ready; sleep 60")
+    with either.popen("run", name) as process:
         _wait_ready(process)
-        cli.ok("kill", name, "KILL")
+        either.ok("kill", name, "KILL")
 
         assert process.wait(10) == 137
 
 
-def test_the_standard_streams_are_the_programs(cli: Cli) -> None:
+def test_the_standard_streams_are_the_programs(either: Cli) -> None:
     """Input, output and errors pass through untouched and apart."""
-    cli.write("sh", "-c", "cat; echo err >&2")
+    either.write("sh", "-c", "cat; echo err >&2")
 
-    done = cli("run", cli.new_id(), input="in\x00put\n")
+    done = either("run", either.new_id(), input="in\x00put\n")
 
     assert (done.out, done.err) == ("in\x00put\n", "err\n")
 
 
-def test_a_megabyte_passes(cli: Cli) -> None:
+def test_a_megabyte_passes(either: Cli) -> None:
     """No copy of ours lies between."""
-    cli.write("cat")
+    either.write("cat")
     data = "0123456789abcde\n" * 65536
 
-    assert cli("run", cli.new_id(), input=data).out == data
+    assert either("run", either.new_id(), input=data).out == data
 
 
 def test_closed_streams_do_no_harm(cli: Cli) -> None:
@@ -77,12 +77,12 @@ def test_closed_streams_do_no_harm(cli: Cli) -> None:
     assert (done.returncode, done.stderr) == (0, "/dev/null\n/dev/null\n")
 
 
-def test_the_container_gets_three_fds(cli: Cli) -> None:
+def test_the_container_gets_three_fds(either: Cli) -> None:
     """Whatever we and our caller have open; the fourth is of ls itself."""
     extra = os.open("/", os.O_RDONLY)
     os.set_inheritable(extra, True)
-    cli.write("ls", "/proc/self/fd")
-    done = cli("run", cli.new_id(), pass_fds=[extra])
+    either.write("ls", "/proc/self/fd")
+    done = either("run", either.new_id(), pass_fds=[extra])
     os.close(extra)
 
     assert done.out.split() == ["0", "1", "2", "3"]
@@ -166,36 +166,36 @@ def test_an_interruption_leaves_nothing(cli: Cli, step: int) -> None:
 
 
 @pytest.mark.conforms("cli: run --detach", "cli: run --pid-file")
-def test_a_detached_container_goes_on(cli: Cli, tmp_path: Path) -> None:
+def test_a_detached_container_goes_on(either: Cli, tmp_path: Path) -> None:
     """Run -d returns 0 when the program runs; the pid file has its pid."""
-    name = cli.new_id()
-    cli.write("sleep", "60")
-    assert cli.quiet("run", "-d", "--pid-file", tmp_path / "pid", name) == 0
-    state = json.loads(cli.ok("state", name))
-    cli.ok("delete", "--force", name)
+    name = either.new_id()
+    either.write("sleep", "60")
+    assert either.quiet("run", "-d", "--pid-file", tmp_path / "pid", name) == 0
+    state = json.loads(either.ok("state", name))
+    either.ok("delete", "--force", name)
 
     assert (state["status"], str(state["pid"])) == ("running", (tmp_path / "pid").read_text())
 
 
 @pytest.mark.conforms("cli: run --keep")
-def test_a_kept_container_stays_stopped(cli: Cli) -> None:
+def test_a_kept_container_stays_stopped(either: Cli) -> None:
     """--keep leaves the deletion to the user."""
-    name = cli.new_id()
-    cli.write("true")
-    code = cli("run", "--keep", name).code
-    status = cli.status(name)
-    cli.ok("delete", name)
+    name = either.new_id()
+    either.write("true")
+    code = either("run", "--keep", name).code
+    status = either.status(name)
+    either.ok("delete", name)
 
     assert (code, status) == (0, "stopped")
 
 
-def test_another_terminal_may_delete_it(cli: Cli) -> None:
+def test_another_terminal_may_delete_it(either: Cli) -> None:
     """Delete --force of a container that somebody waits for: both end well."""
-    name = cli.new_id()
-    cli.write("sh", "-c", "echo ready; sleep 60")
-    with cli.popen("run", name) as process:
+    name = either.new_id()
+    either.write("sh", "-c", "echo ready; sleep 60")
+    with either.popen("run", name) as process:
         _wait_ready(process)
-        cli.ok("delete", "--force", name)
+        either.ok("delete", "--force", name)
         code, err = process.wait(10), process.stderr.read() if process.stderr else ""
 
     assert (code, err) == (137, "")
