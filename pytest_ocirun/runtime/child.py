@@ -285,7 +285,7 @@ class Child:
         try:
             data, received = fds.receive(self._reply)
         except ConnectionResetError:  # it was killed before it had read what we told it
-            data = b""
+            data, received = b"", []
         if not data:
             self._ended = True
             return False
