@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import pytest_ocirun
 from pytest_ocirun.errors import KernelRefused, Unsupported
 from pytest_ocirun.linux import bpf
 from pytest_ocirun.oci.process import Capabilities
@@ -27,6 +28,7 @@ from tests.requires import lane, requires
 
 pytestmark = [requires("root", "cgroup"), pytest.mark.lane("v2")]
 
+PACKAGE_PARENT = str(Path(pytest_ocirun.__file__).parents[1])
 DENY_ALL = DeviceRule(allow=False, access="rwm")
 OPENER = """
 import errno, os, sys
@@ -267,6 +269,24 @@ def test_the_rules_of_a_running_container_can_be_replaced(bare: Bare, busybox_ro
 
     assert "Operation not permitted" in before.err
     assert "No such device or address" in after.err
+
+
+def test_who_may_attach_no_program_is_known_beforehand() -> None:
+    """Without the capability, or in a user namespace, where it is none."""
+    program = (
+        "import sys; sys.path.append(sys.argv[1])\n"
+        "from pytest_ocirun.runtime.cgroups import devices\n"
+        "found = devices.refusal('/sys/fs/cgroup')\n"
+        "print('may' if found is None else found.reason)\n"
+    )
+    python = [sys.executable, "-I", "-S", "-c", program, PACKAGE_PARENT]
+    drop = ["setpriv", "--bounding-set", "-sys_admin,-cap_39"]
+    told = []
+    for command in (python, ["unshare", "--user", "--map-root-user", *python], [*drop, *python]):
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        told.append("takes CAP_SYS_ADMIN" in done.stdout)
+
+    assert told == [False, True, True]
 
 
 REFUSAL = Refusal("no cgroups here", "mount them")

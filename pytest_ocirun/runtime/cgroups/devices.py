@@ -6,8 +6,6 @@ when a config has device rules.
 
 from __future__ import annotations
 
-import os
-
 from pytest_ocirun.runtime.cgroups import Refusal, knobs
 from pytest_ocirun.runtime.cgroups.device_rules import ordered
 
@@ -16,6 +14,7 @@ if TYPE_CHECKING:
     from pytest_ocirun.oci.runtime import DeviceRule
 
 _ALL_IDS = ["0", "0", "4294967295"]
+_SYS_ADMIN, _BPF = 1 << 21, 1 << 39 | 1 << 12
 
 
 def enforce(rules: list[DeviceRule], *, v1: str | None, v2: str | None) -> None:
@@ -51,9 +50,18 @@ def refusal(v2: str | None) -> Refusal | None:
     """
     if v2 is None:
         return NOWHERE
-    if os.geteuid() == 0 and (knobs.read_or_none("/proc/self/uid_map") or "").split() == _ALL_IDS:
+    if (knobs.read_or_none("/proc/self/uid_map") or "").split() == _ALL_IDS and _may_load():
         return None
-    return Refusal("only root of the host may attach a BPF program to a cgroup", "run as root, or remove the rules")
+    return Refusal(
+        "attaching a BPF program to a cgroup takes CAP_SYS_ADMIN, or CAP_BPF and CAP_NET_ADMIN, on the host",
+        "run as root with these, or remove the rules",
+    )
+
+
+def _may_load() -> bool:
+    status = knobs.read_or_none("/proc/self/status") or ""
+    held = int(status.partition("\nCapEff:")[2].split("\n", 1)[0] or "0", 16)
+    return bool(held & _SYS_ADMIN) or held & _BPF == _BPF
 
 
 NOWHERE = Refusal(
