@@ -45,7 +45,9 @@ def test_usual_devices_are_there(bare: Bare, busybox_rootfs: Path, user_namespac
 
 
 @requires("root")
-@pytest.mark.conforms("config: $.linux.devices[].fileMode", "config: $.linux.devices[].uid")
+@pytest.mark.conforms(
+    *(f"config: $.linux.devices[].{name}" for name in ("type", "path", "major", "minor", "fileMode", "uid", "gid"))
+)
 @pytest.mark.parametrize("user_namespace", [True, False])
 @pytest.mark.parametrize("kind", ["c", "u", "b"])
 def test_devices_are_as_asked_for(bare: Bare, busybox_rootfs: Path, kind: str, user_namespace: bool) -> None:

@@ -58,6 +58,7 @@ CLEARS = {"rw": "ro", "suid": "nosuid", "dev": "nodev", "exec": "noexec", "dirat
 
 
 @requires("root")
+@pytest.mark.conforms(*(f"config: $.mounts[].options r{word}" for word in SETS))
 @pytest.mark.parametrize("word", SETS)
 def test_recursive_option_sets_the_whole_tree(busybox_rootfs: Path, tmp_path: Path, word: str) -> None:
     """``rro`` and its like reach the mounts below, where ``ro`` stops at the top; a new file system has only a top."""
@@ -90,6 +91,7 @@ def test_recursive_times(busybox_rootfs: Path, tmp_path: Path, word: str) -> Non
 
 
 @requires("root")
+@pytest.mark.conforms(*(f"config: $.mounts[].options r{word}" for word in CLEARS))
 @pytest.mark.parametrize("word", CLEARS)
 def test_recursive_option_clears_the_whole_tree(busybox_rootfs: Path, tmp_path: Path, word: str) -> None:
     """``rrw`` and its like take away what the tree has; without a word it stays."""
@@ -296,7 +298,13 @@ def without_user_namespace(config: Config) -> Config:
 
 
 @requires("root", "idmap")
-@pytest.mark.conforms("config: $.mounts[].uidMappings", "config: $.mounts[].gidMappings")
+@pytest.mark.conforms(
+    *(
+        f"config: $.mounts[].{kind}Mappings{field}"
+        for kind in ("uid", "gid")
+        for field in ("", "[].containerID", "[].hostID", "[].size")
+    )
+)
 @pytest.mark.parametrize("word", ["", "idmap", "ridmap"])
 def test_own_mappings_without_a_user_namespace(bare: Bare, busybox_rootfs: Path, tmp_path: Path, word: str) -> None:
     """Owners on the file system come out as the mapping says; the option is a reminder that it is there."""
