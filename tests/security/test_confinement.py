@@ -107,7 +107,7 @@ def test_exec_is_in_the_namespaces_of_the_init(bare: Bare, busybox_rootfs: Path)
 def test_environment_is_exactly_what_was_given(
     bare: Bare, busybox_rootfs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing of the host's environment comes along (CVE-2021-3602)."""
+    """Nothing of the host's environment comes along (CVE-2021-3602, CVE-2020-14370)."""
     monkeypatch.setenv("OCIRUN_CANARY", "secret")
     config = confined(busybox_rootfs, "/bin/busybox", "env")
     config.process.env = ["A=1", "B=two words=x", "EMPTY="]
@@ -168,7 +168,10 @@ def test_own_session_keyring(box: Container) -> None:
 
 @requires("root")
 def test_supplementary_groups_are_gone(inside: Inside) -> None:
-    """The process has the groups that were asked for: none (CVE-2022-36109, CVE-2022-2989)."""
+    """The process has the groups that were asked for: none.
+
+    CVE-2022-36109, CVE-2023-25173, CVE-2022-2989, CVE-2022-2990.
+    """
     seen = status(inside("cat /proc/self/status"))["Groups"]
 
     assert seen.strip() == ""

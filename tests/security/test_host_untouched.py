@@ -66,7 +66,10 @@ def test_mounts_of_the_host_do_not_show_inside(box: Container) -> None:
 
 
 def test_no_abstract_socket_of_ours(bare: Bare, busybox_rootfs: Path) -> None:
-    """Neither we, nor the zygote, nor a container has an abstract or a listening network socket (CVE-2020-15257)."""
+    """Neither we, nor the zygote, nor a container has an abstract or a listening network socket.
+
+    CVE-2020-15257, CVE-2021-4024.
+    """
     with bare.holder(confined(busybox_rootfs)) as name:
         process = bare.spawner._process
         assert process is not None
@@ -104,7 +107,10 @@ def tcp() -> list[str]:
 
 
 def test_state_is_nobody_elses(bare: Bare, busybox_rootfs: Path) -> None:
-    """A container's directory is 0700, its files 0600, whatever the umask (CVE-2021-41091, CVE-2021-21284)."""
+    """A container's directory is 0700, its files 0600, whatever the umask.
+
+    CVE-2021-41091, CVE-2021-21284, CVE-2021-41103.
+    """
     mask = os.umask(0)
     try:
         name = bare.new_id()

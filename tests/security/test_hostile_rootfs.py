@@ -70,7 +70,10 @@ def own(path: Path) -> None:
 def test_symlink_in_place_of_a_directory_of_the_runtime(
     bare: Bare, rootfs: Path, canary: Path, name: str, target: str, overlay: bool
 ) -> None:
-    """/proc, /sys or /dev as a link is refused (CVE-2019-19921, CVE-2023-27561, CVE-2026-41579, CVE-2026-47766)."""
+    """/proc, /sys or /dev as a link is refused.
+
+    CVE-2019-19921, CVE-2023-27561, CVE-2023-28642, CVE-2026-41579, CVE-2026-47766.
+    """
     (rootfs / name).rmdir()
     (rootfs / name).symlink_to(target.format(canary=canary))
     (rootfs / "tmp/fake").mkdir()
@@ -357,7 +360,7 @@ def test_five_thousand_mappings_are_all_there_or_an_error(bare: Bare, rootfs: Pa
 
 @pytest.mark.parametrize("destination", ["/proc/sys", "/proc/self/fd", "/proc/1/attr", "/proc/../proc/sys", "/", "/.."])
 def test_nothing_is_mounted_over_proc(bare: Bare, rootfs: Path, destination: str) -> None:
-    """What the runtime relies on in /proc cannot be covered (CVE-2025-52881, CVE-2015-3630)."""
+    """What the runtime relies on in /proc cannot be covered (CVE-2025-52881, CVE-2015-3630, CVE-2015-3631)."""
     mounts = [Mount(destination=destination, type="tmpfs", source="tmpfs")]
 
     with pytest.raises(ConfigError, match="destination"):

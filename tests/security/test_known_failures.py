@@ -18,11 +18,12 @@ from pytest_ocirun.oci.runtime import Hook, Mount
 from pytest_ocirun.runtime.remains import remove_tree
 from tests.boxes import Bare, confined
 from tests.cli.conftest import Cli, Config, cli
+from tests.cli.test_rootless import Rootless, rootless
 from tests.programs import write_call
 from tests.requires import requires
 from tests.unprivileged import User as Unprivileged
 
-__all__ = ["cli"]
+__all__ = ["cli", "rootless"]
 pytestmark = [requires("userns", "overlay", "seccomp", "busybox"), pytest.mark.lane("v2")]
 
 _x86_64 = pytest.mark.skipif(platform.machine() != "x86_64", reason="this kernel lacks x86-64's numbers")
@@ -173,7 +174,9 @@ def test_programs_of_the_image_are_not_run_on_the_host(cli: Cli, rootfs: Path, t
 
     name = cli.running("sleep", "60", edit=lead_astray)
     pid = json.loads(cli.ok("state", name))["pid"]
-    works = subprocess.run(["ps"], check=False, capture_output=True).returncode == 0  # not where there is no boot time
+    works = (
+        subprocess.run(["ps", "-ef"], check=False, capture_output=True).returncode == 0
+    )  # not where there is no boot time
     table = cli.ok("ps", name) if works else str(pid)
     pids = json.loads(cli.ok("ps", "--format", "json", name))
     cli.ok("list")
@@ -214,6 +217,46 @@ def test_a_large_environment_arrives_whole_or_not_at_all(bare: Bare, busybox_roo
     ran = bare.run(config)
 
     assert ran.out.split()[:2] == ["100000", "3"]
+
+
+@requires("root")
+@pytest.mark.parametrize("kind", ["fifo", "endless", "loop", "directory", "missing", "nonsense", "device"])
+def test_a_hostile_passwd_is_no_home(cli: Cli, rootfs: Path, kind: str) -> None:
+    """It can neither hang nor exhaust the runtime (CVE-2024-9676)."""
+    path = rootfs / "etc/passwd"
+    path.unlink()
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "endless":
+        with path.open("wb") as file:
+            file.truncate(1 << 40)
+    elif kind == "loop":
+        path.symlink_to("passwd")
+    elif kind == "directory":
+        path.mkdir()
+    elif kind == "nonsense":
+        path.write_bytes(b"\xff\n:::\n1000:1000\nx:x:1000\n\0")
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    cli.rootfs = rootfs
+    cli.write("/bin/busybox", "env", edit=lambda config: config["process"].update(user={"uid": 1000, "gid": 1}, env=[]))
+
+    assert cli.ok("run", cli.new_id()) == "HOME=/\n"
+
+
+@pytest.mark.parametrize("own_view", [True, False])
+def test_the_hosts_cgroups_are_out_of_a_users_reach(rootless: Rootless, *, own_view: bool) -> None:
+    """CVE-2023-25809: without root nothing below /sys/fs/cgroup can be written, with or without a cgroup namespace."""
+    rootless.write("sh", "-c", "find /sys/fs/cgroup -type d | while read d; do mkdir $d/ocirun-x && echo made $d; done")
+    path = rootless.bundle / "config.json"
+    config = json.loads(path.read_text())
+    spaces = [each for each in config["linux"]["namespaces"] if each["type"] != "cgroup"]
+    config["linux"]["namespaces"] = [*spaces, {"type": "cgroup"}] if own_view else spaces
+    path.write_text(json.dumps(config))
+    done = rootless("run", f"cgroups-{own_view}")
+
+    assert "made" not in done.stdout
+    assert not list(Path("/sys/fs/cgroup").glob("*/ocirun-x"))
 
 
 _AT_FDCWD = -100
