@@ -345,12 +345,8 @@ def _privileges(process: Process, around: Surroundings, *, make_cwd: bool = True
         steps += _courtesies(process, around)
     sets = process.capabilities
     bounding, effective, permitted, inheritable, ambient = (
-        caps.mask(names)
-        for names in (
-            (sets.bounding, sets.effective, sets.permitted, sets.inheritable, sets.ambient)
-            if sets
-            else ([], [], [], [], [])
-        )
+        caps.mask(getattr(sets, name)) if sets else 0
+        for name in ("bounding", "effective", "permitted", "inheritable", "ambient")
     )
     steps.append(["chdir", process.cwd, make_cwd])
     steps.append(["bounding", bounding])
