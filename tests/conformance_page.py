@@ -20,6 +20,8 @@ from pytest_ocirun.cli import app, settings
 from pytest_ocirun.cli.options import HELP
 from pytest_ocirun.oci.codec import Document
 from pytest_ocirun.oci.runtime import Config
+from pytest_ocirun.runtime import features
+from pytest_ocirun.runtime.seccomp_terms import ARCHITECTURES
 
 _ROOT = Path(__file__).parents[1]
 PAGE = _ROOT / "docs/conformance.md"
@@ -31,11 +33,15 @@ What of the OCI runtime-spec's `config.json` and of runc's command line is carri
 
 This page is made from the tests' own marks by `python -m tests.conformance_page`; a test compares them. Of several
 tests of one claim the first two are named. A field without a test of its own says within which other it is tested.
+The values are those that `ocirun features` names, and others that a test is about.
 """
 _SHOWN = 2
 _NONE = "none"
 
-EXCUSED: dict[str, str] = {}
+EXCUSED = {
+    f"config: $.linux.seccomp.architectures {name}": "none: no machine of ours runs such programs"
+    for name in sorted({*ARCHITECTURES} - {f"SCMP_ARCH_{own}" for own in ("AARCH64", "X86", "X86_64")})
+}
 """Claims that no test makes, and why not; the page says it."""
 
 
@@ -124,6 +130,24 @@ def options() -> list[str]:
     return found
 
 
+def values() -> list[str]:
+    """The claims of all values that ``ocirun features`` names."""
+    document = features.document()
+    linux = document["linux"]
+    seccomp, memory = linux["seccomp"], linux["memoryPolicy"]
+    known = {
+        "$.mounts[].options": document["mountOptions"],
+        "$.linux.namespaces[].type": linux["namespaces"],
+        "$.linux.seccomp.architectures": seccomp["archs"],
+        "$.linux.seccomp.flags": seccomp["knownFlags"],
+        "$.linux.seccomp.syscalls[].action": seccomp["actions"],
+        "$.linux.seccomp.syscalls[].args[].op": seccomp["operators"],
+        "$.linux.memoryPolicy.mode": memory["modes"],
+        "$.linux.memoryPolicy.flags": memory["flags"],
+    }
+    return [f"config: {field} {value}" for field, found in known.items() for value in found]
+
+
 def unknown(made: dict[str, list[str]]) -> list[str]:
     """Claims of what there is not."""
     known = {f"config: {field}" for field in fields()} | {f"cli: {option}" for option in options()}
@@ -137,21 +161,22 @@ def unknown(made: dict[str, list[str]]) -> list[str]:
 def unproved(made: dict[str, list[str]]) -> list[str]:
     """What no test claims, and nobody excuses."""
     missing = [f"config: {field}" for field in fields() if _field(made, field) == _NONE]
-    return missing + [f"cli: {option}" for option in options() if _option(made, option) == _NONE]
+    others = [*values(), *(f"cli: {option}" for option in options())]
+    return missing + [claim for claim in others if _proof(made, claim) == _NONE]
 
 
 def page(made: dict[str, list[str]]) -> str:
     """The whole page."""
     config = "".join(f"| `{field}` | {_field(made, field)} |\n" for field in fields())
-    values = "".join(
-        f"| `{claim.removeprefix('config: ').replace(' ', '` `', 1)}` | {_tests(tests)} |\n"
-        for claim, tests in made.items()
-        if claim.startswith("config: ") and " " in claim.removeprefix("config: ")
+    claimed = {claim for claim in made if claim.startswith("config: ") and " " in claim.removeprefix("config: ")}
+    some = "".join(
+        f"| `{claim.removeprefix('config: ').replace(' ', '` `', 1)}` | {_proof(made, claim)} |\n"
+        for claim in sorted(claimed | {*values()})
     )
-    cli = "".join(f"| `{option}` | {_option(made, option)} |\n" for option in options())
+    cli = "".join(f"| `{option}` | {_proof(made, f'cli: {option}')} |\n" for option in options())
     return (
         f"{_HEAD}\n## config.json\n\n| field | tests |\n|---|---|\n{config}"
-        f"\n### Values\n\n| field, value | tests |\n|---|---|\n{values}"
+        f"\n### Values\n\n| field, value | tests |\n|---|---|\n{some}"
         f"\n## Command line\n\n| verb, option | tests |\n|---|---|\n{cli}"
     )
 
@@ -171,8 +196,7 @@ def _field(made: dict[str, list[str]], field: str) -> str:
     return EXCUSED.get(claim, _NONE)
 
 
-def _option(made: dict[str, list[str]], option: str) -> str:
-    claim = f"cli: {option}"
+def _proof(made: dict[str, list[str]], claim: str) -> str:
     return _tests(made[claim]) if claim in made else EXCUSED.get(claim, _NONE)
 
 

@@ -116,6 +116,13 @@ BOUND = """bind rbind bind,ro rbind,ro rbind,rro bind,nosuid,nodev,noexec bind,n
 IGNORED = "bind,size=1,mode=700,sync,lazytime"
 
 
+@pytest.mark.conforms(
+    *(
+        f"config: $.mounts[].options {word}"
+        for word in sorted({*NEW.replace(",", " ").split(), *BOUND.replace(",", " ").split()})
+        if "=" not in word
+    )
+)
 @pytest.mark.conforms("config: $.mounts[].options")
 def test_options_of_mounts(pair: Pair) -> None:
     """Every option that runc knows has its effect here, and no other."""
@@ -131,6 +138,14 @@ def test_options_of_mounts(pair: Pair) -> None:
     assert len(pair.same(SHOW, adding(*mounts, TOGETHER)).splitlines()) == len(mounts) + 1
 
 
+@pytest.mark.conforms(
+    "config: $.mounts[].type tmpfs",
+    "config: $.mounts[].type ramfs",
+    "config: $.mounts[].type proc",
+    "config: $.mounts[].type mqueue",
+    "config: $.mounts[].type devpts",
+    "config: $.mounts[].type overlay",
+)
 @pytest.mark.conforms("config: $.mounts[].type", "config: $.mounts[].destination", "config: $.mounts[].source")
 def test_kinds_places_and_order_of_mounts(pair: Pair) -> None:
     """File systems, destinations that are made, relative ones, links, files, later mounts in earlier ones."""
@@ -265,6 +280,12 @@ def test_paths_of_the_root(pair: Pair) -> None:
     pair.same("true", lambda config: config.pop("root"))
 
 
+@pytest.mark.conforms(
+    "config: $.linux.rootfsPropagation private",
+    "config: $.linux.rootfsPropagation rprivate",
+    "config: $.linux.rootfsPropagation slave",
+    "config: $.linux.rootfsPropagation rslave",
+)
 @pytest.mark.parametrize("mode", ["private", "rprivate", "slave", "rslave", "", "public"])
 @pytest.mark.conforms("config: $.linux.rootfsPropagation")
 def test_propagation_of_the_root(pair: Pair, mode: str) -> None:

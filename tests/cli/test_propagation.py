@@ -138,6 +138,12 @@ def test_what_the_root_receives_and_gives(cli: Cli, host: Host, mode: str) -> No
     assert host.mounts() == before
 
 
+@pytest.mark.conforms(
+    "config: $.linux.rootfsPropagation shared",
+    "config: $.linux.rootfsPropagation rshared",
+    "config: $.linux.rootfsPropagation unbindable",
+    "config: $.linux.rootfsPropagation runbindable",
+)
 @pytest.mark.parametrize("mode", MODES)
 def test_what_the_root_is_to_binds_of_itself(cli: Cli, host: Host, mode: str) -> None:
     """A bind of a shared root is its peer, an unbindable root has no bind, another has one that shows nothing new."""

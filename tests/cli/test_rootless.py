@@ -256,6 +256,9 @@ def _map(rootless: Rootless, uids: list[tuple[int, int, int]], gids: list[tuple[
     path.write_text(json.dumps(config))
 
 
+@pytest.mark.conforms(
+    *(f"config: $.linux.{kind}Mappings[].{key}" for kind in ("uid", "gid") for key in ("containerID", "hostID", "size"))
+)
 @requires("root", "subids")
 @pytest.mark.conforms("config: $.linux.uidMappings", "config: $.linux.gidMappings")
 def test_subordinate_ids(given: Rootless) -> None:

@@ -98,6 +98,7 @@ def test_an_exec_finds_its_own_home(cli: Cli) -> None:
     assert seen == "/tmp\n"
 
 
+@pytest.mark.conforms("config: $.process.env")
 def test_of_a_variable_given_twice_the_last_counts(cli: Cli) -> None:
     """The program sees it once."""
     cli.write("/bin/busybox", "env", edit=_as(0, ["A=1", "HOME=/x", "A=2=3", "B=", "A=last"]))

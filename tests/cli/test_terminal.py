@@ -35,6 +35,7 @@ def _terminal(config: dict[str, Any]) -> None:
     config["process"]["terminal"] = True
 
 
+@pytest.mark.conforms("config: $.process.terminal")
 def test_the_program_has_a_terminal(cli: Cli) -> None:
     """Its own, with the size of the user's, as its controlling one and as /dev/console."""
     script = "tty; stty size; echo ok >/dev/tty; ls -l /dev/console | cut -c1; exit 3"

@@ -44,6 +44,7 @@ def test_usual_devices_are_there(bare: Bare, busybox_rootfs: Path, user_namespac
     assert ran.out.splitlines()[-1] == "no"
 
 
+@pytest.mark.conforms(*(f"config: $.linux.devices[].type {kind}" for kind in "bcu"))
 @requires("root")
 @pytest.mark.conforms(
     *(f"config: $.linux.devices[].{name}" for name in ("type", "path", "major", "minor", "fileMode", "uid", "gid"))
@@ -61,6 +62,7 @@ def test_devices_are_as_asked_for(bare: Bare, busybox_rootfs: Path, kind: str, u
     assert bare.run(config).out.splitlines() == [f"{name} f1:3eb 626 12:34", f"{name} f1:3eb 666 12:34"]
 
 
+@pytest.mark.conforms("config: $.linux.devices[].type p")
 @pytest.mark.parametrize("user_namespace", [True, ROOT_ONLY])
 def test_named_pipes(bare: Bare, busybox_rootfs: Path, user_namespace: bool) -> None:
     """Type p needs no numbers, and takes some without a meaning."""

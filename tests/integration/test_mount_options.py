@@ -58,7 +58,7 @@ CLEARS = {"rw": "ro", "suid": "nosuid", "dev": "nodev", "exec": "noexec", "dirat
 
 
 @requires("root")
-@pytest.mark.conforms(*(f"config: $.mounts[].options r{word}" for word in SETS))
+@pytest.mark.conforms(*(f"config: $.mounts[].options {r}{word}" for word in SETS for r in ("", "r")))
 @pytest.mark.parametrize("word", SETS)
 def test_recursive_option_sets_the_whole_tree(busybox_rootfs: Path, tmp_path: Path, word: str) -> None:
     """``rro`` and its like reach the mounts below, where ``ro`` stops at the top; a new file system has only a top."""
@@ -79,6 +79,7 @@ def test_recursive_option_sets_the_whole_tree(busybox_rootfs: Path, tmp_path: Pa
 
 
 @requires("root")
+@pytest.mark.conforms(*(f"config: $.mounts[].options r{word}" for word in ("noatime", "strictatime", "relatime")))
 @pytest.mark.parametrize("word", ["noatime", "strictatime", "relatime"])
 def test_recursive_times(busybox_rootfs: Path, tmp_path: Path, word: str) -> None:
     """The three ways to keep access times exclude each other, in a whole tree too."""
@@ -119,6 +120,15 @@ def test_every_attribute_is_accepted(bare: Bare, busybox_rootfs: Path, tmp_path:
     assert sum(" /mnt/" in line for line in out.splitlines()) == 2 * len(words)
 
 
+@pytest.mark.conforms(
+    "config: $.mounts[].options sync",
+    "config: $.mounts[].options dirsync",
+    "config: $.mounts[].options lazytime",
+    "config: $.mounts[].options mand",
+    "config: $.mounts[].options async",
+    "config: $.mounts[].options nolazytime",
+    "config: $.mounts[].options nomand",
+)
 @requires("root")
 @pytest.mark.parametrize("word", ["sync", "dirsync", "lazytime", "mand", "async", "nolazytime", "nomand", "iversion"])
 def test_words_of_every_file_system(bare: Bare, busybox_rootfs: Path, word: str) -> None:
@@ -253,7 +263,7 @@ def test_remount_changes_what_is_there(bare: Bare, busybox_rootfs: Path, tmp_pat
     assert " - proc proc rw" in Path("/proc/self/mountinfo").read_text(encoding="utf-8")
 
 
-@pytest.mark.conforms("config: $.mounts[].options private")
+@pytest.mark.conforms(*(f"config: $.mounts[].options {word}" for word in ("private", "shared", "unbindable")))
 @pytest.mark.parametrize(
     "words, expected",
     [

@@ -156,6 +156,7 @@ def test_the_hosts_mount_namespace_cannot_be_joined(bare: Bare, busybox_rootfs: 
         validate(config)  # alone, since a container that is made all the same would do it
 
 
+@pytest.mark.conforms(*(f"config: $.linux.namespaces[].type {kind}" for kind in sorted(NS_FILES)))
 @requires("root")
 @pytest.mark.conforms("config: $.linux.namespaces[].type")
 @pytest.mark.parametrize("kind", [*sorted(NS_FILES.keys() - {"time"}), pytest.param("time", marks=requires("timens"))])
@@ -177,6 +178,12 @@ def test_a_namespace_of_each_type(bare: Bare, busybox_rootfs: Path, kind: str) -
     assert bare.run(without(config, kind)).out.strip() == own
 
 
+@pytest.mark.conforms(
+    "config: $.linux.timeOffsets boottime",
+    "config: $.linux.timeOffsets monotonic",
+    "config: $.linux.timeOffsets.*.secs",
+    "config: $.linux.timeOffsets.*.nanosecs",
+)
 @requires("timens")
 @pytest.mark.conforms("config: $.linux.timeOffsets")
 @pytest.mark.parametrize("own_users", [pytest.param(False, marks=requires("root")), True])

@@ -53,6 +53,7 @@ def given(rootfs: Path, *args: str, devices: dict[str, str]) -> Config:
     return config
 
 
+@pytest.mark.conforms("config: $.linux.netDevices.*.name")
 def test_a_device_comes_with_name_addresses_and_state(bare: Bare, busybox_rootfs: Path, pair: tuple[str, str]) -> None:
     """Renamed, up, with its permanent global addresses, its MTU and its hardware address, and with no others."""
     device, peer = pair

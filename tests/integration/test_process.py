@@ -27,6 +27,13 @@ def status(text: str) -> dict[str, str]:
     return dict(line.split(":\t", 1) for line in text.splitlines())
 
 
+@pytest.mark.conforms(
+    "config: $.process.capabilities.bounding",
+    "config: $.process.capabilities.effective",
+    "config: $.process.capabilities.permitted",
+    "config: $.process.capabilities.inheritable",
+    "config: $.process.capabilities.ambient",
+)
 @requires("root")
 @pytest.mark.parametrize("uid", [0, 1000])
 @pytest.mark.conforms("config: $.process.capabilities")
@@ -138,6 +145,12 @@ def test_groups_and_umask(bare: Bare, busybox_rootfs: Path) -> None:
     assert bare.run(plain).out == "0022\n"
 
 
+@pytest.mark.conforms(
+    "config: $.process.rlimits[].soft",
+    "config: $.process.rlimits[].hard",
+    "config: $.process.rlimits[].type RLIMIT_NOFILE",
+    "config: $.process.rlimits[].type RLIMIT_CORE",
+)
 @pytest.mark.conforms("config: $.process.rlimits")
 def test_resource_limits(bare: Bare, busybox_rootfs: Path) -> None:
     """Soft and hard limits are the config's, in run and in exec."""
@@ -151,6 +164,7 @@ def test_resource_limits(bare: Bare, busybox_rootfs: Path) -> None:
     assert seen == [[("0", "0"), ("100", "200")]] * 2
 
 
+@pytest.mark.conforms("config: $.process.rlimits[].type RLIMIT_LOCKS", "config: $.process.rlimits[].type RLIMIT_CPU")
 @pytest.mark.conforms("config: $.process.rlimits")
 def test_resource_limits_that_few_know(bare: Bare, busybox_rootfs: Path) -> None:
     """One that the kernel keeps without acting on it, and a number beyond 2^63."""
@@ -278,6 +292,7 @@ def no_stdio() -> Iterator[Stdio]:
     os.close(null)
 
 
+@pytest.mark.conforms("config: $.process.consoleSize.height", "config: $.process.consoleSize.width")
 @pytest.mark.conforms("config: $.process.terminal", "config: $.process.consoleSize")
 def test_a_terminal_of_its_own(bare: Bare, busybox_rootfs: Path, no_stdio: Stdio) -> None:
     """The console is a pty of the container's devpts, controlling, of the asked size, and /dev/console is it."""

@@ -122,7 +122,10 @@ MADE = [
 def claims(rows: list[Any]) -> list[str]:
     """The fields that a table of documents names."""
     found = dict.fromkeys(f"{group}.{field}" for row in rows for group in row[0] for field in row[0][group])
-    return [f"config: $.linux.resources.{field}" for field in found]
+    inner = [
+        f"blockIO.{field}[].{key}" for row in rows for field in row[0].get("blockIO", ()) for key in (*DISK, "rate")
+    ]
+    return [f"config: $.linux.resources.{field}" for field in (*found, *inner)]
 
 
 @pytest.mark.conforms(*claims(MADE))
@@ -151,6 +154,11 @@ def test_each_limit_reaches_its_file(
     assert got.splitlines()[0] == (on_v2 if V2 else on_v1)
 
 
+@pytest.mark.conforms(
+    "config: $.linux.resources.blockIO.weightDevice[].major",
+    "config: $.linux.resources.blockIO.weightDevice[].minor",
+    "config: $.linux.resources.blockIO.weightDevice[].weight",
+)
 @pytest.mark.conforms("config: $.linux.resources.blockIO.weight", "config: $.linux.resources.blockIO.weightDevice")
 def test_block_weights_need_a_scheduler_that_has_them(name: str) -> None:
     """BFQ's files where they are; without them an error that names the file."""
@@ -171,6 +179,9 @@ def test_block_weights_need_a_scheduler_that_has_them(name: str) -> None:
         cgroup.remove()
 
 
+@pytest.mark.conforms(
+    "config: $.linux.resources.hugepageLimits[].pageSize", "config: $.linux.resources.hugepageLimits[].limit"
+)
 @pytest.mark.conforms("config: $.linux.resources.hugepageLimits")
 def test_huge_pages_are_limited_where_the_kernel_can(name: str) -> None:
     """Also by the v2 tree of a hybrid host; rounded down to whole pages; otherwise an error that names hugetlb."""
@@ -215,6 +226,9 @@ def test_a_controller_that_is_not_there_is_named(name: str, document: dict[str, 
     manager().create(f"/{name}", "x", resources(**{key: type(value)() for key, value in document.items()})).remove()
 
 
+@pytest.mark.conforms(
+    "config: $.linux.resources.network.priorities[].name", "config: $.linux.resources.network.priorities[].priority"
+)
 @pytest.mark.conforms("config: $.linux.resources.network", "config: $.linux.resources.network.classID")
 @pytest.mark.conforms("config: $.linux.resources.network.priorities")
 def test_network_limits_where_their_controllers_are(name: str) -> None:

@@ -33,6 +33,10 @@ def _allow_but(action: str, *names: str, errno_ret: int | None = None, **more: A
     return Seccomp(default_action="SCMP_ACT_ALLOW", syscalls=[rule], **more)
 
 
+@pytest.mark.conforms(
+    *(f"config: $.linux.seccomp.syscalls[].action SCMP_ACT_{name}" for name in ("ALLOW", "ERRNO", "TRAP", "TRACE")),
+    *(f"config: $.linux.seccomp.syscalls[].action SCMP_ACT_KILL{name}" for name in ("", "_PROCESS", "_THREAD")),
+)
 @pytest.mark.conforms("config: $.linux.seccomp.syscalls[].action", "config: $.linux.seccomp.syscalls[].errnoRet")
 @pytest.mark.parametrize(
     "action, number, expected",
@@ -80,6 +84,12 @@ def _usual_calls(rootfs: Path) -> list[str]:
     return [name for rule in config.linux.seccomp.syscalls if rule.action == "SCMP_ACT_ALLOW" for name in rule.names]
 
 
+@pytest.mark.conforms(
+    *(
+        f"config: $.linux.seccomp.syscalls[].args[].op SCMP_CMP_{name}"
+        for name in ("EQ", "NE", "LT", "LE", "GT", "GE", "MASKED_EQ")
+    )
+)
 @pytest.mark.conforms(*(f"config: $.linux.seccomp.syscalls[].args[].{key}" for key in _CONDITION))
 @pytest.mark.parametrize(
     "operator, value, second, refused",
@@ -106,10 +116,9 @@ def test_operator(
     assert {int(word) for word in ran.out.split()} == refused
 
 
-@pytest.mark.conforms("config: $.linux.seccomp.flags")
 @pytest.mark.parametrize("flag", ["TSYNC", "LOG", "SPEC_ALLOW"])
 def test_flag(bare: Bare, busybox_rootfs: Path, flag: str) -> None:
-    """The kernel takes each; that of speculation shows."""
+    """The kernel takes each."""
     seccomp = _allow_but("SCMP_ACT_ERRNO", flags=[f"SECCOMP_FILTER_FLAG_{flag}"])
     ran = bare.run(_filtered(busybox_rootfs, "cat /proc/self/status; busybox mkdir /tmp/d", seccomp))
 
@@ -125,6 +134,9 @@ def test_unknown_names_are_passed_over(bare: Bare, busybox_rootfs: Path) -> None
     assert (ran.end.code, "Operation not permitted" in ran.err) == (1, True)
 
 
+@pytest.mark.conforms(
+    "config: $.linux.seccomp.architectures SCMP_ARCH_X86_64", "config: $.linux.seccomp.architectures SCMP_ARCH_X86"
+)
 @pytest.mark.conforms("config: $.linux.seccomp.architectures")
 def test_calls_of_an_architecture_that_is_not_named_kill(bare: Bare, rootfs: Path) -> None:
     """A program of 32 bits, which makes one exit(2) by int 0x80, under both kinds of filter."""
@@ -175,6 +187,7 @@ def _listening(path: Path, *names: str, **more: Any) -> Seccomp:
     return _allow_but("SCMP_ACT_NOTIFY", *names, listener_path=str(path), **more)
 
 
+@pytest.mark.conforms("config: $.linux.seccomp.syscalls[].action SCMP_ACT_NOTIFY")
 @requires("root")
 @pytest.mark.conforms(
     "config: $.linux.seccomp.syscalls[].action",

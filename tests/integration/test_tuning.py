@@ -1,6 +1,8 @@
 """Scheduling, I/O priority, CPU affinity, memory policy and personality of real processes."""
 
+import ctypes
 import os
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,13 @@ def unfiltered(rootfs: Path, *args: str) -> Config:
     return config
 
 
+@pytest.mark.conforms(
+    "config: $.process.scheduler.policy SCHED_OTHER",
+    "config: $.process.scheduler.policy SCHED_BATCH",
+    "config: $.process.scheduler.policy SCHED_IDLE",
+    "config: $.process.scheduler.policy SCHED_DEADLINE",
+    "config: $.process.scheduler.nice",
+)
 @requires("root")
 @pytest.mark.conforms("config: $.process.scheduler")
 @pytest.mark.parametrize(
@@ -69,6 +78,7 @@ def test_scheduler_of_an_exec(bare: Bare, busybox_rootfs: Path) -> None:
     assert field(ran, _POLICY) == 5
 
 
+@pytest.mark.conforms("config: $.process.scheduler.flags SCHED_FLAG_RESET_ON_FORK")
 @requires("root")
 @pytest.mark.conforms("config: $.process.scheduler")
 def test_scheduler_flags_hold(bare: Bare, busybox_rootfs: Path) -> None:
@@ -82,6 +92,32 @@ def test_scheduler_flags_hold(bare: Bare, busybox_rootfs: Path) -> None:
 
 
 @requires("root")
+@pytest.mark.conforms(
+    *(f"config: $.process.scheduler.{key}" for key in ("runtime", "deadline", "period")),
+    *(f"config: $.process.scheduler.flags SCHED_FLAG_{name}" for name in ("RECLAIM", "DL_OVERRUN")),
+)
+def test_scheduler_deadline(bare: Bare, busybox_rootfs: Path) -> None:
+    """Times and flags as sched_getattr(2) tells them of the init."""
+    config = unfiltered(busybox_rootfs, "sleep", "60")
+    names = ["SCHED_FLAG_RECLAIM", "SCHED_FLAG_DL_OVERRUN"]
+    config.process.scheduler = Scheduler(
+        policy="SCHED_DEADLINE", runtime=11 * 10**6, deadline=101 * 10**6, period=103 * 10**6, flags=names
+    )
+    name = bare.new_id()
+    child = bare.create(config, name=name, start=True)
+    try:
+        attributes = (ctypes.c_char * 48)()
+        number = 315 if os.uname().machine == "x86_64" else 275
+        status = ctypes.CDLL(None).syscall(number, child.pid, attributes, 48, 0)
+    finally:
+        bare.end(name, child)
+    _size, policy, flags, *_other, runtime, deadline, period = struct.unpack("=IIQiIQQQ", attributes.raw)
+
+    assert (status, policy, flags) == (0, 6, 2 | 4)
+    assert (runtime, deadline, period) == (11 * 10**6, 101 * 10**6, 103 * 10**6)
+
+
+@requires("root")
 @pytest.mark.conforms("config: $.process.scheduler")
 def test_scheduler_that_is_refused_is_named(bare: Bare, busybox_rootfs: Path) -> None:
     """More time than there is: the kernel's admission control says no, and nothing is left behind."""
@@ -92,6 +128,12 @@ def test_scheduler_that_is_refused_is_named(bare: Bare, busybox_rootfs: Path) ->
         bare.run(config)
 
 
+@pytest.mark.conforms(
+    "config: $.process.ioPriority.class IOPRIO_CLASS_RT",
+    "config: $.process.ioPriority.class IOPRIO_CLASS_BE",
+    "config: $.process.ioPriority.class IOPRIO_CLASS_IDLE",
+    "config: $.process.ioPriority.priority",
+)
 @requires("root")
 @pytest.mark.conforms("config: $.process.ioPriority")
 @pytest.mark.parametrize(
@@ -112,6 +154,7 @@ def test_io_priority(bare: Bare, busybox_rootfs: Path, kind: str, level: int, sh
     assert texts == [shown, shown]
 
 
+@pytest.mark.conforms("config: $.process.execCPUAffinity.initial", "config: $.process.execCPUAffinity.final")
 @pytest.mark.conforms("config: $.process.execCPUAffinity")
 def test_exec_cpu_affinity(bare: Bare, busybox_rootfs: Path) -> None:
     """An exec runs on the CPUs of ``final``; the init, and the spawner, run where they did."""
@@ -140,6 +183,7 @@ def test_exec_cpu_affinity_beyond_the_cpuset(bare: Bare, busybox_rootfs: Path) -
         bare.exec(name, "true", exec_cpu_affinity=CPUAffinity(final="1"))
 
 
+@pytest.mark.conforms("config: $.linux.personality.domain LINUX", "config: $.linux.personality.domain LINUX32")
 @pytest.mark.conforms("config: $.linux.personality")
 @pytest.mark.parametrize("domain, shown", [("LINUX32", "00000008\n"), ("LINUX", "00000000\n")])
 def test_personality(bare: Bare, busybox_rootfs: Path, domain: str, shown: str) -> None:
@@ -150,6 +194,16 @@ def test_personality(bare: Bare, busybox_rootfs: Path, domain: str, shown: str) 
         assert [bare.run(config).out, bare.exec(name, *config.process.args).out] == [shown, shown]
 
 
+@pytest.mark.conforms(
+    "config: $.linux.memoryPolicy.mode MPOL_BIND",
+    "config: $.linux.memoryPolicy.mode MPOL_INTERLEAVE",
+    "config: $.linux.memoryPolicy.mode MPOL_PREFERRED",
+    "config: $.linux.memoryPolicy.mode MPOL_LOCAL",
+    "config: $.linux.memoryPolicy.mode MPOL_DEFAULT",
+    "config: $.linux.memoryPolicy.flags MPOL_F_STATIC_NODES",
+    "config: $.linux.memoryPolicy.flags MPOL_F_RELATIVE_NODES",
+    "config: $.linux.memoryPolicy.nodes",
+)
 @requires("numa")
 @pytest.mark.conforms("config: $.linux.memoryPolicy")
 @pytest.mark.parametrize(
@@ -170,6 +224,33 @@ def test_memory_policy(bare: Bare, busybox_rootfs: Path, asked: dict[str, Any], 
         seen = [bare.run(config).out.split()[1], bare.exec(name, *config.process.args).out.split()[1]]
 
     assert seen == [shown, shown]
+
+
+@requires("numa")
+@pytest.mark.conforms(
+    "config: $.linux.memoryPolicy.mode MPOL_PREFERRED_MANY",
+    "config: $.linux.memoryPolicy.mode MPOL_WEIGHTED_INTERLEAVE",
+    "config: $.linux.memoryPolicy.flags MPOL_F_NUMA_BALANCING",
+)
+@pytest.mark.parametrize(
+    "asked, shown",
+    [
+        ({"mode": "MPOL_PREFERRED_MANY", "nodes": "0"}, "prefer (many):0"),
+        ({"mode": "MPOL_WEIGHTED_INTERLEAVE", "nodes": "0"}, "weighted interleave:0"),
+        ({"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_NUMA_BALANCING"]}, "bind=balancing:0"),
+    ],
+)
+def test_memory_policy_of_newer_kernels(bare: Bare, busybox_rootfs: Path, asked: dict[str, Any], shown: str) -> None:
+    """Older ones refuse it at create, by name."""
+    config = unfiltered(busybox_rootfs, "head", "-n1", "/proc/self/numa_maps")
+    config.linux.memory_policy = MemoryPolicy(**asked)
+    try:
+        seen = bare.run(config).out
+    except (KernelRefused, Unsupported) as error:
+        assert asked["mode"] in str(error) or "memoryPolicy" in str(error)  # noqa: PT017 - not what is expected
+        pytest.skip(f"this kernel lacks {asked['mode']}, and says so")
+
+    assert f" {shown} " in seen
 
 
 @pytest.mark.parametrize(
@@ -221,6 +302,7 @@ def test_nonsense_of_a_process(
         bare.create(config)
 
 
+@pytest.mark.conforms("config: $.linux.personality.flags")
 @pytest.mark.parametrize(
     "change, error, message",
     [
@@ -267,6 +349,11 @@ def test_nonsense_of_a_container(
         bare.create(config)
 
 
+@pytest.mark.conforms(
+    "config: $.process.scheduler.policy SCHED_FIFO",
+    "config: $.process.scheduler.policy SCHED_RR",
+    "config: $.process.scheduler.priority",
+)
 @requires("root", "cgroup")
 @pytest.mark.conforms("config: $.process.scheduler")
 @pytest.mark.parametrize("policy, number", [("SCHED_FIFO", 1), ("SCHED_RR", 2)])

@@ -21,6 +21,7 @@ def top(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.conforms("config: $.linux.intelRdt.memBwSchema")
 @pytest.mark.conforms("config: $.linux.intelRdt.schemata", "config: $.linux.intelRdt.l3CacheSchema")
 @pytest.mark.parametrize(
     "cache, bandwidth, free, written",

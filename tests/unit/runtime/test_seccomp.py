@@ -86,6 +86,9 @@ def test_conditions_on_one_argument_are_alternatives() -> None:
     assert [bpf.run(code, _LSEEK, (value,)) for value in (3, 4, 5)] == [bpf.ALLOW, _EPERM, bpf.ALLOW]
 
 
+@pytest.mark.conforms(
+    "config: $.linux.seccomp.syscalls[].action SCMP_ACT_LOG", "config: $.linux.seccomp.defaultErrnoRet"
+)
 @pytest.mark.parametrize(
     "action, number, answer",
     [
@@ -179,11 +182,16 @@ def test_architectures_are_added_to_the_native_one() -> None:
     assert bpf.run(code, _GETPID, arch=bpf.AARCH64) == bpf.KILL_PROCESS
 
 
-def test_flags_stand_beside_the_program() -> None:
-    """They are no part of the code."""
-    filter_ = _allowing(_rule("read"), flags=["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"] * 2)
+_FLAGS = {"TSYNC": 1, "LOG": 2, "SPEC_ALLOW": 4}
 
-    assert compile_filter(filter_).flags == 6
+
+@pytest.mark.conforms(*(f"config: $.linux.seccomp.flags SECCOMP_FILTER_FLAG_{name}" for name in _FLAGS))
+@pytest.mark.parametrize("names", [*((name,) for name in _FLAGS), (*_FLAGS, *_FLAGS), ()])
+def test_flags_stand_beside_the_program(names: tuple[str, ...]) -> None:
+    """They are no part of the code; given twice is given once."""
+    filter_ = _allowing(_rule("read"), flags=[f"SECCOMP_FILTER_FLAG_{name}" for name in names])
+
+    assert compile_filter(filter_).flags == sum(_FLAGS[name] for name in set(names))
 
 
 @pytest.mark.parametrize(
@@ -218,6 +226,7 @@ def test_wrong_filter(filter_: Seccomp, message: str) -> None:
     assert str(caught.value).startswith(message)
 
 
+@pytest.mark.conforms("config: $.linux.seccomp.flags SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV")
 def test_a_filter_that_listens() -> None:
     """It is loaded with a new listener, and without TSYNC, which seccomp(2) does not take beside that."""
     flags = ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]
