@@ -43,13 +43,15 @@ class Stdio:
         Else a process that is not their maker could use but not open them again, as ``/dev/stdout`` for instance. Other
         files belong to somebody already: a terminal or a log must not change hands for a container.
         """
+        from pytest_ocirun.runtime.idmap import translate
+
         for fd in (self.stdin, self.stdout, self.stderr):
-            found = os.fstat(fd)
-            if found.st_uid != owner and stat.S_ISFIFO(found.st_mode):
-                try:
-                    os.fchown(fd, owner, -1)
-                except OSError:
-                    pass
+            if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+                continue
+            try:
+                os.fchown(fd, translate("uid", owner), -1)
+            except OSError:
+                pass
 
     def slots(self) -> dict[str, int]:
         """The fds by the slot names of ``runtime.plan``."""

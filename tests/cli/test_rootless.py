@@ -268,13 +268,15 @@ def test_subordinate_ids(given: Rootless) -> None:
     assert given.quiet("run", "-d", "u9") == 0
     try:
         inside = given("exec", "u9", "sh", "-c", "id -u; id -G; cat /proc/self/uid_map /proc/self/gid_map")
+        command = f'"{given.user.python}" -m pytest_ocirun.cli exec u9 sh -c "echo again > /dev/stdout" | cat'
+        again = given.user.run(["sh", "-c", command], cwd=given.bundle)
         pid = json.loads(given("state", "u9").stdout)["pid"]
         owner = Path(f"/proc/{pid}").stat().st_uid
         status = Path(f"/proc/{pid}/status").read_text()
     finally:
         deleted = given("delete", "--force", "u9")
 
-    assert inside.stderr == ""
+    assert (inside.stderr, again.stdout, again.stderr) == ("", "again\n", "")
     assert inside.stdout.split("\n")[:2] == ["1200", "7 9 1500"]
     assert [row.split() for row in inside.stdout.splitlines()[2:]] == [
         ["0", "0", "1"], ["1", "1", "1000"], ["1100", "1001", "500"],
