@@ -129,7 +129,7 @@ def root_steps(config: Config, mounts: MountPlan) -> list[Step]:
     # A slave stays one of the host's mounts, as the spawner's copy is; whatever else is asked for begins as private.
     cut = 0 if not wanted or wanted & m.MS_SLAVE else m.MS_PRIVATE | wanted & m.MS_REC
     steps: list[Step] = [["propagation", m.MS_SLAVE | m.MS_REC], ["attach_root", "root", cut], *mounts.enter]
-    brings_dev = any(_is_dev(mount) and is_bind(mount) for mount in config.mounts)
+    brings_dev = _brings_dev(config)
     steps += [*_devices(config, defaults=not brings_dev)]
     if not brings_dev:
         steps += [["symlink", path, target, path == _PTMX] for path, target in _LINKS]
@@ -145,32 +145,34 @@ def root_steps(config: Config, mounts: MountPlan) -> list[Step]:
     if config.root.readonly:
         steps.append(["root_read_only"])
     if linux.namespace("mount") is None:
-        return [*_in_the_hosts(steps), ["change_root"]]
-    steps.append(["pivot"])
+        steps = [*_in_the_hosts(steps, wanted), ["change_root"]]
+    else:
+        steps.append(["pivot"])
     if wanted & (m.MS_SHARED | m.MS_UNBINDABLE):
         steps.append(["propagation", wanted])  # pivot_root takes neither a shared nor an unbindable root
     return steps
 
 
-def _in_the_hosts(steps: list[Step]) -> list[Step]:
+def _in_the_hosts(steps: list[Step], wanted: int) -> list[Step]:
     """The steps in the runtime's own mount namespace: nothing of the host is changed, and nothing reaches others."""
-    attach: Step = ["attach_root", "root", m.MS_PRIVATE | m.MS_REC, ""]
+    attach: Step = ["attach_root", "root", m.MS_REC | (wanted & m.MS_SLAVE or m.MS_PRIVATE), ""]
     return [["enter_host_mounts"], attach, *steps[2:]]
 
 
 def _devices(config: Config, *, defaults: bool) -> list[Step]:
     """The nodes of the specification, unless /dev is the host's, and those of the config."""
     in_user_namespace = config.linux.namespace("user") is not None
-    given = {device.path for device in config.linux.devices}
+    given = _given_devices(config)
+    paths = {device.path for _index, device in given}
     steps: list[Step] = []
     for name, major, minor in DEVICES if defaults else ():
-        if f"/dev/{name}" in given:
+        if f"/dev/{name}" in paths:
             continue
         if in_user_namespace:
             steps.append(["bind_device", f"/dev/{name}", f"/dev/{name}"])
         else:
             steps.append(["make_device", f"/dev/{name}", "c", major, minor, 0o666, 0, 0])
-    for index, device in enumerate(config.linux.devices):
+    for index, device in given:
         if in_user_namespace and device.type != "p":
             steps.append(["attach_device", f"device{index}", device.path])
         else:
@@ -181,7 +183,7 @@ def _devices(config: Config, *, defaults: bool) -> list[Step]:
 def _prepared_devices(config: Config, idmaps: list[list[list[int]]] | None) -> list[Step]:
     """In a user namespace nodes cannot be made, so the spawner makes them; one that is joined has unknown owners."""
     steps: list[Step] = []
-    for index, device in enumerate(config.linux.devices):
+    for index, device in _given_devices(config):
         if device.type != "p":
             owner = (
                 [host_id(rows, inside or 0) for rows, inside in zip(idmaps, (device.uid, device.gid), strict=True)]
@@ -190,6 +192,24 @@ def _prepared_devices(config: Config, idmaps: list[list[list[int]]] | None) -> l
             )
             steps.append(["device_node", f"device{index}", device.path, *_node(device), owner])
     return steps
+
+
+def _given_devices(config: Config) -> list[tuple[int, Device]]:
+    """The config's devices that are to be made, each with its place in the list.
+
+    Not those below a /dev that is bound: who binds it brings them, and they would be made on the host. Not ptmx: it is
+    the terminals' own. Both as with runc.
+    """
+    brought = _brings_dev(config)
+    return [
+        (index, device)
+        for index, device in enumerate(config.linux.devices)
+        if not (brought and device.path.startswith("/dev/")) and (brought or device.path != _PTMX)
+    ]
+
+
+def _brings_dev(config: Config) -> bool:
+    return any(_is_dev(mount) and is_bind(mount) for mount in config.mounts)
 
 
 def _node(device: Device) -> list[Any]:

@@ -62,6 +62,11 @@ class Host:
 
         self.cli.write("sh", "-c", script, edit=edit)
 
+    def own(self) -> list[str]:
+        """What the kernel says of the mounts of this test."""
+        lines = Path(f"/proc/{self.pid}/mountinfo").read_text(encoding="utf-8").splitlines()
+        return [line for line in lines if str(self.cli.root.parent) in line]
+
     def mounts(self) -> list[str]:
         """Its mount points below the state root."""
         lines = Path(f"/proc/{self.pid}/mountinfo").read_text(encoding="utf-8").splitlines()
@@ -106,6 +111,24 @@ def test_it_is_in_the_hosts_namespace_with_mounts_of_its_own(host: Host) -> None
     assert (deleted.returncode, host.mounts()) == (0, [])
     assert (host.rootfs / "bin/busybox").exists()
     assert (host.rootfs / "etc/new").exists()
+
+
+@pytest.mark.parametrize("mode", ["", "shared", "slave", "unbindable", "runbindable"])
+def test_propagation_of_its_root(host: Host, mode: str) -> None:
+    """As asked for, and private unless asked; only its own mounts are changed."""
+    before = host.own()
+    host.write("cat /proc/self/mountinfo")
+    config = json.loads((host.cli.bundle / "config.json").read_text())
+    config["linux"]["rootfsPropagation"] = mode
+    (host.cli.bundle / "config.json").write_text(json.dumps(config))
+    done = host.run("run", "--bundle", str(host.cli.bundle), host.cli.new_id())
+    lines = [line.partition(" - ")[0].split() for line in done.stdout.splitlines()]
+    kinds = {line[4]: {word.partition(":")[0] for word in line[6:]} for line in lines}
+
+    assert done.returncode == 0, done
+    assert kinds["/"] - {"master"} == {"": set(), "slave": set(), "runbindable": {"unbindable"}}.get(mode, {mode})
+    assert kinds["/proc"] == ({"unbindable"} if mode == "runbindable" else set())
+    assert host.own() == before
 
 
 def test_its_end_takes_the_mounts_away(host: Host) -> None:

@@ -159,6 +159,7 @@ def test_a_bound_dev_is_left_as_it_is(bare: Bare, rootfs: Path, tmp_path: Path) 
         config = confined(rootfs, "ls", "/dev", user_namespace=user_namespace)
         config.mounts = [each for each in config.mounts if not each.destination.startswith("/dev")]
         config.mounts.append(Mount(destination="/dev", type="bind", source=str(tmp_path / "dev"), options=["bind"]))
+        config.linux.devices = [Device(path=path, type="c", major=1, minor=5) for path in ("/dev/own", "/dev/new")]
 
         assert bare.run(config).out == "own\n"
     assert os.listdir(tmp_path / "dev") == ["own"]
@@ -176,6 +177,16 @@ def test_a_read_only_dev_is_filled_first(bare: Bare, busybox_rootfs: Path) -> No
 
     assert ran.out == "1:3\nptmx\n"
     assert "Read-only file system" in ran.err
+
+
+@requires("root")
+@pytest.mark.parametrize("user_namespace", [True, False])
+def test_ptmx_is_the_terminals_own(bare: Bare, busybox_rootfs: Path, user_namespace: bool) -> None:
+    """A config that lists the host's devices lists it too, and would open the host's terminals."""
+    config = confined(busybox_rootfs, "readlink", "/dev/ptmx", user_namespace=user_namespace)
+    config.linux.devices = [Device(path="/dev/ptmx", type="c", major=5, minor=2)]
+
+    assert bare.run(config).out == "pts/ptmx\n"
 
 
 @requires("root")

@@ -310,7 +310,6 @@ def test_without_a_mount_namespace_the_zygote_cleans_up_too(rootfs: Path, tmp_pa
     """The mounts are the host's: of a container that ended, and of one whose client went away."""
     config = without(confined(rootfs, "cat", "/proc/self/mounts", user_namespace=False, overlay=False), "mount")
     held = without(confined(rootfs, user_namespace=False, overlay=False), "mount")
-    before = Path("/proc/self/mountinfo").read_text(encoding="ascii")
     bare = Bare(tmp_path / "state")
     try:
         ran = bare.run(config)
@@ -327,7 +326,7 @@ def test_without_a_mount_namespace_the_zygote_cleans_up_too(rootfs: Path, tmp_pa
     assert " /dev/pts " in ran.out
     assert f"{name}/root/dev/pts" in during
     assert "bin" in joined.out.split()
-    assert Path("/proc/self/mountinfo").read_text(encoding="ascii") == before
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text(encoding="ascii")
     assert (rootfs / "bin/busybox").exists()
 
 
