@@ -32,6 +32,7 @@ def _running(cli: Cli) -> Iterator[str]:
     cli.ok("delete", "--force", name)
 
 
+@pytest.mark.conforms("cli: exec")
 def test_the_process_is_inside(cli: Cli, name: str) -> None:
     """It shares the container's namespaces, root and cgroups, and its default environment."""
     script = f"{SAME_NAMESPACES}; hostname; echo $OWN; pwd; cat /proc/self/cgroup"
@@ -81,10 +82,6 @@ def test_streams_pass_through(either: Cli, of_either: str) -> None:
         (["--no-new-privs=false"], "grep NoNewPrivs /proc/self/status", "NoNewPrivs: 0"),
         (["--no-new-privs"], "grep NoNewPrivs /proc/self/status", "NoNewPrivs: 1"),
     ],
-)
-@pytest.mark.conforms(
-    *("cli: exec --user", "cli: exec --additional-gids", "cli: exec --cwd", "cli: exec --env", "cli: exec --cap"),
-    "cli: exec --no-new-privs",
 )
 def test_options_do_what_runcs_do(either: Cli, of_either: str, options: list[str], script: str, expected: str) -> None:
     """Each one what it says, and nothing else."""

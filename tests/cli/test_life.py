@@ -42,6 +42,7 @@ def test_a_container_from_create_to_delete(either: Cli) -> None:
     assert "container does not exist" in either("state", name).err
 
 
+@pytest.mark.conforms("cli: state")
 def test_the_state_is_the_specifications(cli: Cli) -> None:
     """With rootfs, created and owner as runc adds them."""
     name = _created(cli, "sleep", "60")
@@ -67,6 +68,7 @@ def test_a_stopped_container_has_no_pid(either: Cli) -> None:
     assert (state["pid"], state["status"]) == (0, "stopped")
 
 
+@pytest.mark.conforms("cli: create", "cli: start")
 def test_the_program_does_not_run_before_the_start(either: Cli, tmp_path: Path) -> None:
     """Create makes the environment only, and its config is the one that counts."""
     out = tmp_path / "out"
@@ -150,6 +152,7 @@ def test_a_container_starts_once(cli: Cli) -> None:
     assert f"start container {name}: it is running, not created" in done.err
 
 
+@pytest.mark.conforms("cli: delete", "cli: delete --force")
 def test_a_running_container_is_not_deleted(cli: Cli) -> None:
     """Without --force that is an error without effect, and says how."""
     name = cli.running("sleep", "60")

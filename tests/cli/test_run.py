@@ -49,6 +49,7 @@ def test_killing_the_init_is_128_and_its_number(either: Cli) -> None:
         assert process.wait(10) == 137
 
 
+@pytest.mark.conforms("cli: run")
 def test_the_standard_streams_are_the_programs(either: Cli) -> None:
     """Input, output and errors pass through untouched and apart."""
     either.write("sh", "-c", "cat; echo err >&2")
@@ -228,6 +229,7 @@ def test_a_container_sees_its_own_cgroups_only(cli: Cli) -> None:
     assert {int(pid) for pid in found} <= set(range(1, 10)), "a pid of the host, or one outside (0)"
 
 
+@pytest.mark.conforms("cli: --debug")
 def test_debug_says_each_step(cli: Cli) -> None:
     """In the order of their doing, before anything is done."""
     cli.write("true")

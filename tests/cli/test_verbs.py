@@ -12,6 +12,7 @@ import pytest
 
 from pytest_ocirun.cli import app, settings
 from pytest_ocirun.cli.options import HELP, Option
+from pytest_ocirun.runtime import features
 from tests.cli.conftest import Cli
 from tests.requires import requires
 
@@ -166,6 +167,15 @@ def test_checkpoint_and_restore_are_refused(cli: Cli, tmp_path: Path) -> None:
     assert "criu" in done.err
     assert "criu" in again.err
     assert not (tmp_path / "image").exists()
+
+
+@pytest.mark.conforms("cli: features")
+def test_features_are_printed(cli: Cli) -> None:
+    """As one JSON document, without a state root or anything else being made."""
+    printed = json.loads(cli.ok("features"))
+
+    assert printed == features.document()
+    assert not cli.root.exists()
 
 
 def _alone(option: Option) -> str:
