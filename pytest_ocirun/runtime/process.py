@@ -19,6 +19,7 @@ from pytest_ocirun.runtime.idmap import setgroups_allowed, translate
 from pytest_ocirun.runtime.inside import open_inside
 from pytest_ocirun.runtime.steps import Context, operation
 
+_UNSIGNED = 1 << 64
 _RLIMIT_LOCKS = 10  # without effect since Linux 2.4.25, but kept and shown
 
 
@@ -167,7 +168,7 @@ def raise_limit(context: Context, name: str, hard: int) -> None:
     """Raise a hard limit of the new process where it is lower: root of a user namespace may not."""
     number, wanted = _limit_number(name), _limit(hard)
     soft, present = resource.prlimit(context.pid, number)
-    if present != resource.RLIM_INFINITY and (wanted == resource.RLIM_INFINITY or wanted > present):
+    if present % _UNSIGNED < wanted % _UNSIGNED:
         resource.prlimit(context.pid, number, (soft, wanted))
 
 
@@ -379,7 +380,7 @@ def _limit_number(name: str) -> int:
 
 def _limit(value: int) -> int:
     """The same as Python takes it, which is signed: -1 is infinity."""
-    return value - (1 << 64) if value >= 1 << 63 else value
+    return value - _UNSIGNED if value >= _UNSIGNED // 2 else value
 
 
 def _lift(fd: int, floor: int) -> int:
