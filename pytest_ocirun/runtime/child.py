@@ -34,7 +34,7 @@ _HINTS = {
     "find_executable": "Is the program in the image, and the PATH in the environment right?",
     "rlimit": "Ask for a lower limit, or run ocirun with CAP_SYS_RESOURCE.",
     "raise_limit": "Ask for a lower limit, or run ocirun with CAP_SYS_RESOURCE.",
-    "schedule": "It takes CAP_SYS_NICE; real time also linux.resources.cpu.realtimeRuntime, where the kernel groups it.",
+    "schedule": "It takes CAP_SYS_NICE; real time also linux.resources.cpu.realtimeRuntime, where that is grouped.",
     "affinity": "At least one of the CPUs must be in the container's cpuset.",
     "memory_policy": "The kernel must know the mode, and a node must be in the container's cpuset.",
     "set_label": "The security module must have the label's policy loaded.",
