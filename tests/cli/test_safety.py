@@ -56,7 +56,7 @@ def _with_cgroup(path: str) -> Edit:
     return edit
 
 
-_STEPS = [*range(1, 40, 13), *range(40, 400, 9)]
+_STEPS = [*range(1, 40, 13), *range(40, 400, 13)]
 
 
 def _victims(cli: Cli, verb: str, steps: list[int], path: str = "") -> int:
@@ -64,9 +64,13 @@ def _victims(cli: Cli, verb: str, steps: list[int], path: str = "") -> int:
     killed = 0
     for step in steps:
         name = cli.new_id()
-        if verb != "create":
+        if verb not in ("create", "run"):
             assert cli.quiet("create", name) == 0
-        code = _die_at(cli, step, verb, name)
+        words = [verb, name]
+        if verb == "exec":
+            cli.ok("start", name)
+            words = [verb, "--detach", name, "sleep", "60"]
+        code = _die_at(cli, step, *words)
         killed += code == -signal.SIGKILL
         done = cli("delete", "--force", name)
         assert (done.code, done.err) == (0, ""), f"{verb} killed at {step}"
@@ -119,12 +123,12 @@ def test_an_init_that_was_never_written_down_ends(cli: Cli, step: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("verb", ["start", "delete", "kill"])
+@pytest.mark.parametrize("verb", ["start", "delete", "kill", "exec", "run"])
 def test_a_verb_that_is_killed_at_any_step_does_no_harm(cli: Cli, verb: str) -> None:
     """What it worked on can be deleted."""
-    cli.write("sleep", "60")
+    cli.write("sleep", "60" if verb != "run" else "0")
 
-    assert _victims(cli, verb, list(range(30, 300, 11))) > 3
+    assert _victims(cli, verb, list(range(30, 300, 17))) > 3
 
 
 @pytest.mark.slow
