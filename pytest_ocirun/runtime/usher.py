@@ -19,6 +19,7 @@ import os
 import struct
 
 from pytest_ocirun.oci import json_text
+from pytest_ocirun.runtime import elf
 from pytest_ocirun.runtime.spawn import failure
 from pytest_ocirun.runtime.steps import Context, describe, operation
 
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from pytest_ocirun.runtime.spawn import Plan
     from pytest_ocirun.runtime.steps import Step
 
-_CODE_AT, _DATA_AT = 0x400000, 0x500000
-_HEADERS = 64 + 2 * 56
 _MFD_EXEC = 0x10
 _F_ADD_SEALS = 1033
 _EVERY_SEAL = 0x1 | 0x2 | 0x4 | 0x8  # no more seals, no shrinking, no growing, no writing
@@ -42,48 +41,50 @@ _READY = b'{"event": "ready"}'
 _KEEP = b"keep"
 _TAIL = ("ready", "wait_start", "use_console", "arrange_fds", "default_signals", "load_filter", "execute")
 _ROW = struct.Struct("<6Qq")
+_HEAD = struct.Struct("<3Q")  # addresses: of the table, of the byte for errno, of the table for failures
 
-
-class _Machine:
-    """One architecture: its number in elf(5), its code, the numbers of its system calls.
-
-    The code is cut where an address belongs: of the table, of the byte for errno, of the table for failures.
-    """
-
-    __slots__ = ("calls", "code", "number")
-
-    def __init__(self, number: int, code: str, calls: dict[str, int]) -> None:
-        self.number = number
-        self.code = code
-        self.calls = calls
-
-
-# r12 walks the rows:         mov r12d, TABLE
-# next: mov rax, [r12]; mov rdi, [r12+8]; mov rsi, [r12+16]; mov rdx, [r12+24]; mov r10, [r12+32]; mov r8, [r12+40]
-#       syscall; mov rcx, [r12+48]; test rcx, rcx; js step; cmp rax, rcx; jne fail
-# step: add r12, 56; jmp next
-# fail: neg eax; mov [ERRNO], al; mov r12d, FAILURE; jmp next
-_X86_64 = _Machine(
-    62,
-    "41bc TABLE 498b0424 498b7c2408 498b742410 498b542418 4d8b542420 4d8b442428 0f05 498b4c2430 4885c9 7805 4839c8 7506"
-    " 4983c438 ebcc f7d8 880425 ERRNO 41bc FAILURE ebbb",
-    {"read": 0, "write": 1, "close": 3, "execve": 59, "fcntl": 72, "exit_group": 231, "accept4": 288, "seccomp": 317},
-)
-_MACHINES = {"x86_64": _X86_64}
+_CODES = {
+    "x86_64": bytes.fromhex(
+        "bb00005000 4c8b23"  # rbx = DATA; r12 = the table
+        "498b0424 498b7c2408 498b742410 498b542418 4d8b542420 4d8b442428 0f05"  # next: load a row; syscall
+        "498b4c2430 4885c9 7805 4839c8 7506"  # rcx = the result; js step, if any will do; jne fail
+        "4983c438 ebcc"  # step: r12 += 56; jmp next
+        "f7d8 488b4b08 8801 4c8b6310 ebbe"  # fail: store errno; r12 = the table for failures; jmp next
+    ),
+    "aarch64": struct.pack(
+        "<17I",
+        *(0xD2A00A14, 0xF9400293),  # x20 = DATA; x19 = the table
+        *(0xA9400268, 0xA9410A61, 0xA9421263, 0xD4000001),  # next: load a row: x8, x0 to x4; svc
+        *(0xF9401A69, 0xB7F80069, 0xEB09001F, 0x54000061),  # x9 = the result; tbnz step, if any will do; b.ne fail
+        *(0x9100E273, 0x17FFFFF7),  # step: x19 += 56; b next
+        *(0x4B0003E0, 0xF940068A, 0x39000140, 0xF9400A93, 0x17FFFFF2),  # fail: store errno; x19 = the other; b next
+    ),
+}
+_CALLS = {
+    "read": (0, 63),
+    "write": (1, 64),
+    "close": (3, 57),
+    "execve": (59, 221),
+    "fcntl": (72, 25),
+    "exit_group": (231, 94),
+    "accept4": (288, 242),
+    "seccomp": (317, 277),
+}
+"""The numbers of system calls on each of these machines."""
 
 
 class _Image:
-    """The ELF file under construction: headers, code, then data, which is mapped at ``_DATA_AT`` plus its offset."""
+    """The usher's memory under construction: its head, then what is added."""
 
-    def __init__(self, machine: _Machine) -> None:
+    def __init__(self, machine: str) -> None:
         self._machine = machine
-        size = len(_assemble(machine, 0, 0, 0))
-        self._data = bytearray(_HEADERS + size + (-(_HEADERS + size) % 8))
+        self._column = list(_CODES).index(machine)
+        self._data = bytearray(_HEAD.size)
 
     def add(self, content: bytes) -> int:
         """Lay out bytes; their address."""
         self._data += bytes(-len(self._data) % 8)
-        address = _DATA_AT + len(self._data)
+        address = elf.DATA + len(self._data)
         self._data += content
         return address
 
@@ -97,33 +98,18 @@ class _Image:
         table = b""
         for name, *arguments, result in rows:
             padded = [*arguments, 0, 0, 0, 0, 0][:5]
-            table += _ROW.pack(self._machine.calls[name], *padded, result)
+            table += _ROW.pack(_CALLS[name][self._column], *padded, result)
         return self.add(table)
 
     def finish(self, table: int, number: int, failure: int) -> bytes:
-        """The file."""
-        code = _assemble(self._machine, table, number, failure)
-        size = len(self._data)
-        ident = b"\x7fELF" + bytes([2, 1, 1]) + bytes(9)
-        entry = _CODE_AT + _HEADERS
-        header = struct.pack(
-            "<16sHHIQQQIHHHHHH", ident, 2, self._machine.number, 1, entry, 64, 0, 0, 64, 56, 2, 0, 0, 0
-        )
-        for flags, address in ((5, _CODE_AT), (6, _DATA_AT)):  # read and execute; read and write, a private copy
-            header += struct.pack("<IIQQQQQQ", 1, flags, 0, address, address, size, size, 0x1000)
-        self._data[: _HEADERS + len(code)] = header + code
-        return bytes(self._data)
-
-
-def _assemble(machine: _Machine, table: int, number: int, failure: int) -> bytes:
-    words = {"TABLE": table, "ERRNO": number, "FAILURE": failure}
-    parts = machine.code.split()
-    return b"".join(struct.pack("<I", words[part]) if part in words else bytes.fromhex(part) for part in parts)
+        """The whole program."""
+        _HEAD.pack_into(self._data, 0, table, number, failure)
+        return elf.image(self._machine, _CODES, bytes(self._data), len(self._data))
 
 
 def open_memory() -> int | None:
     """A close-on-exec memory file that can be sealed and executed; None where the kernel or we cannot have one."""
-    if os.uname().machine not in _MACHINES:
+    if os.uname().machine not in _CODES:
         return None
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     try:
@@ -167,7 +153,7 @@ def usher(context: Context, args: list[str], env: list[str], first: int, waits: 
         waits: whether the program waits for the start.
         filtered: whether the usher loads the filter.
     """
-    image = _Image(_MACHINES[os.uname().machine])
+    image = _Image(os.uname().machine)
     speaker = first + 2 if waits else first
     rows: list[tuple[Any, ...]] = []
     if waits:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pytest_ocirun.runtime.record import Filter
     from pytest_ocirun.runtime.seccomp import Program
 
-_EXECVEAT = {"x86_64": (0xC000003E, 322)}
+_EXECVEAT = {"x86_64": (0xC000003E, 322), "aarch64": (0xC00000B7, 281)}
 _ALLOW, _LOG = 0x7FFF0000, 0x7FFC0000
 _NEW_LISTENER = 8
 _LOAD, _JUMP, _RETURN = 0x20, 0x05, 0x06

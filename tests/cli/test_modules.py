@@ -46,7 +46,7 @@ _RARE = """
     runtime.tuning_terms runtime.net_devices runtime.rare_mounts runtime.copy_up runtime.device_nodes runtime.sysctls
     runtime.subids runtime.less_isolation runtime.features runtime.defaults runtime.seccomp_default runtime.pausing
     runtime.stopping runtime.broadcast runtime.members runtime.template runtime.workshop runtime.zygote runtime.order
-    runtime.spare runtime.calls runtime.holder runtime.cgroups.systemd runtime.cgroups.below
+    runtime.spare runtime.calls runtime.holder runtime.cgroups.systemd
 """
 _OF_MAKING = """
     linux.mount linux.sched oci.codec oci.runtime oci.process runtime.plan runtime.spawn runtime.stage runtime.validate
