@@ -110,13 +110,21 @@ class Options:
         elif option == "remount":
             self.remount = True
         elif option and option not in SILENT:
-            self._add_data(option)
-
-    def _add_data(self, option: str) -> None:
-        # What mount(2) would take for several parameters is several, unless something in it is quoted or escaped.
-        for part in [option] if '"' in option or "\\" in option else option.split(","):
-            key, equals, value = part.partition("=")
+            key, equals, value = option.partition("=")
             self.data[key] = value if equals else None
+
+    def parameters(self) -> dict[str, str | None]:
+        """The data as mount(2) would read it: commas part parameters, unless something in a word is quoted or escaped."""
+        found: dict[str, str | None] = {}
+        for name, value in self.data.items():
+            if value is None or "," not in value or '"' in value or "\\" in value:
+                found[name] = value
+                continue
+            first, *others = value.split(",")
+            found[name] = first
+            pairs = (other.partition("=") for other in others)
+            found |= {key: text if equals else None for key, equals, text in pairs}
+        return found
 
 
 def _with(added: int, cleared: int, word: str) -> tuple[int, int]:

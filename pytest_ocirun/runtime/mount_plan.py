@@ -167,7 +167,7 @@ class MountPlan:
         self.enter.append(["mount_cgroups", path, shown, attributes])
 
     def _new(self, path: str, mount: Mount, options: Options) -> None:
-        data = dict(options.data)
+        data = options.parameters()
         if mount.type == "devpts" and isinstance(self._idmaps, list) and not self._maps_group(data.get("gid")):
             data.pop("gid", None)
         attributes: int = options.set | options.tree[0]

@@ -86,8 +86,10 @@ def test_what_is_no_attribute_is_data() -> None:
 
 def test_several_parameters_in_one_word() -> None:
     """As mount(2) reads them; a quoted or escaped comma belongs to the value."""
-    assert Options(["size=1m,mode=755,a"]).data == {"size": "1m", "mode": "755", "a": None}
-    assert Options(['context="a:b,c"', "lowerdir=/x\\,y"]).data == {"context": '"a:b,c"', "lowerdir": "/x\\,y"}
+    quoted = ['context="a:b,c"', "lowerdir=/x\\,y"]
+
+    assert Options(["size=1m,mode=755,a", "b"]).parameters() == {"size": "1m", "mode": "755", "a": None, "b": None}
+    assert Options(quoted).parameters() == {"context": '"a:b,c"', "lowerdir": "/x\\,y"}
 
 
 @pytest.mark.parametrize(
