@@ -114,7 +114,7 @@ class Options:
             self.data[key] = value if equals else None
 
     def parameters(self) -> dict[str, str | None]:
-        """The data as mount(2) would read it: commas part parameters, unless something in a word is quoted or escaped."""
+        """The data as mount(2) reads it: commas part parameters, unless something in a word is quoted or escaped."""
         found: dict[str, str | None] = {}
         for name, value in self.data.items():
             if value is None or "," not in value or '"' in value or "\\" in value:

@@ -69,11 +69,10 @@ def test_options_of_a_bind(
     bare: Bare, busybox_rootfs: Path, tmp_path: Path, options: list[str], expected: set[str]
 ) -> None:
     """A bind takes the attributes that it names; nothing of the source's mount changes."""
-    before = Path("/proc/self/mountinfo").read_text(encoding="utf-8")
     found, _kind, _super = options_of(bare, busybox_rootfs, mount("/mnt", "bind", str(tmp_path), options))
 
     assert expected <= found
-    assert Path("/proc/self/mountinfo").read_text(encoding="utf-8") == before
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text(encoding="utf-8")
 
 
 def test_relative_source_starts_at_the_bundle(bare: Bare, busybox_rootfs: Path) -> None:
@@ -156,9 +155,9 @@ def test_wrong_mounts_are_named(bare: Bare, busybox_rootfs: Path, wrong: Mount, 
 @requires("root")
 def test_a_shared_root_propagates_nothing(bare: Bare, busybox_rootfs: Path) -> None:
     """Mounts that a container without confinement makes stay inside, whatever the propagation of the root."""
-    before = Path("/proc/self/mountinfo").read_text(encoding="utf-8")
+    name = f"ocirun-test-{os.getpid()}"
     for propagation in ("", "private", "slave", "rslave"):
-        config = confined(busybox_rootfs, "mount", "-t", "tmpfs", "none", "/tmp", user_namespace=False)
+        config = confined(busybox_rootfs, "mount", "-t", "tmpfs", name, "/tmp", user_namespace=False)
         config.linux.rootfs_propagation = propagation
         config.linux.seccomp = None
         names = ["CAP_SYS_ADMIN"]
@@ -167,7 +166,7 @@ def test_a_shared_root_propagates_nothing(bare: Bare, busybox_rootfs: Path) -> N
         sets.bounding, sets.effective, sets.permitted = names, names, names
 
         assert bare.run(config).end.code == 0
-    assert Path("/proc/self/mountinfo").read_text(encoding="utf-8") == before
+    assert name not in Path("/proc/self/mountinfo").read_text(encoding="utf-8")
 
 
 def test_masks_hide_what_is_mounted_too(bare: Bare, busybox_rootfs: Path, tmp_path: Path) -> None:
