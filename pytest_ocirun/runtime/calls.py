@@ -1,4 +1,4 @@
-"""Steps of a plan as system calls for the runner: what a spare does to become a program.
+"""Steps of a plan as a script for the runner: what a spare does to become a program.
 
 Each operation that has a form in system calls alone is written down here; what has none makes a spare unfit for the
 process, and an ordinary exec, whose steps Python replays, does it. The same happens when a call fails: the runner says
@@ -11,9 +11,9 @@ import os
 import resource
 import struct
 
-from pytest_ocirun.linux import _libc
 from pytest_ocirun.linux.caps import NAMES
 from pytest_ocirun.runtime import runner
+from pytest_ocirun.runtime.runner import Script, Unfit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,31 +23,20 @@ if TYPE_CHECKING:
 
 UNFIT = b'{"event": "unfit"}'
 
-_CALLS = 160
-_CALL = struct.Struct("<QQ6Q")
-_DATA = 8 + _CALLS * _CALL.size
-_MAY_FAIL = 1
-_WORD = (1 << 64) - 1
-
 _AT_FDCWD = -100
 _RESOLVE_NO_MAGICLINKS = 2
 _CLOSE_RANGE_CLOEXEC = 4
 _AT_EACCESS, _X_OK = 0x200, 1
 _MSG_NOSIGNAL = 0x4000
 _CAPABILITY_VERSION_3 = 0x20080522
-_SET_MODE_FILTER = 1
 _SIGKILL = 9
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS = 1, 4, 8
 _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 24, 38, 47
 _PR_CAP_AMBIENT_RAISE, _PR_CAP_AMBIENT_CLEAR_ALL = 2, 4
 
 
-class Unfit(Exception):
-    """These steps have no form in system calls alone."""
-
-
-class Calls:
-    """A message for the runner, being written.
+class Calls(Script):
+    """A script for a spare, being written.
 
     Args:
         slots: the fds that are sent with it, in their order.
@@ -57,68 +46,26 @@ class Calls:
     """
 
     def __init__(self, slots: list[str], code: bytes, flags: int, last_capability: int) -> None:
+        super().__init__(runner.MOST)
         self.fds = {slot: runner.SOCKET + 1 + index for index, slot in enumerate(slots)}
         self.next_fd = runner.SOCKET + 1 + len(slots)
         self.code = code
         self.flags = flags
         self.last_capability = last_capability
         self.candidates: list[int] = []
-        self._calls: list[bytes] = []
-        self._data = bytearray()
-
-    def call(self, name: str, *args: int, may_fail: bool = False, skip: int = 0) -> None:
-        """Add a system call; if it succeeds, ``skip`` of the following ones are left out."""
-        words = [each & _WORD for each in args] + [0] * (6 - len(args))
-        self._calls.append(_CALL.pack(_libc.number(name), skip << 1 | may_fail, *words))
-
-    def data(self, content: bytes) -> int:
-        """Put something into the message; its address in the runner's memory."""
-        self._data += bytes(-len(self._data) % 8)
-        address = runner.MESSAGE + _DATA + len(self._data)
-        self._data += content
-        return address
-
-    def text(self, content: str) -> int:
-        """The address of a string.
-
-        Raises:
-            Unfit: it has a zero byte.
-        """
-        encoded = content.encode("utf-8", "surrogateescape")
-        if b"\0" in encoded:
-            raise Unfit
-        return self.data(encoded + b"\0")
-
-    def texts(self, contents: list[str]) -> int:
-        """The address of an array of strings, as execve(2) takes it."""
-        addresses = [self.text(each) for each in contents]
-        return self.data(struct.pack(f"<{len(addresses) + 1}Q", *addresses, 0))
-
-    def message(self) -> bytes:
-        """The whole.
-
-        Raises:
-            Unfit: it is too large.
-        """
-        failure = runner.MESSAGE + 8 + len(self._calls) * _CALL.size
-        self.call("sendto", runner.SOCKET, self.data(UNFIT), len(UNFIT), _MSG_NOSIGNAL, may_fail=True)
-        self.call("exit_group", 127, may_fail=True)
-        if len(self._calls) > _CALLS or _DATA + len(self._data) > runner.MOST:
-            raise Unfit
-        return (struct.pack("<Q", failure) + b"".join(self._calls)).ljust(_DATA, b"\0") + self._data
 
 
 def written(steps: list[Step], calls: Calls) -> bytes:
-    """The message that does ``steps``.
+    """The script that does ``steps``.
 
     Raises:
         Unfit: one of them has no form in system calls alone.
     """
     for operation, *arguments in steps:
         if operation not in _FORMS:
-            raise Unfit
+            raise Unfit(operation)
         _FORMS[operation](calls, *arguments)
-    return calls.message()
+    return calls.finish([("sendto", runner.SOCKET, calls.data(UNFIT), len(UNFIT), _MSG_NOSIGNAL)])
 
 
 _FORMS: dict[str, Callable[..., None]] = {}
@@ -143,7 +90,7 @@ def _umask(calls: Calls, mask: int) -> None:
 def _chdir(calls: Calls, path: str, make: bool) -> None:  # noqa: FBT001 - a plan's arguments
     """Through no magic link, which a leaked fd would be the way out by."""
     if make:
-        raise Unfit
+        raise Unfit("a directory to be made")
     how = calls.data(struct.pack("<QQQ", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, 0, _RESOLVE_NO_MAGICLINKS))
     calls.call("openat2", _AT_FDCWD, calls.text(path), how, 24)
     calls.call("fchdir", calls.next_fd)
@@ -166,7 +113,7 @@ def _bounding(calls: Calls, keep: int) -> None:
 def _user(calls: Calls, uid: int, gid: int, groups: list[int]) -> None:
     ids = [uid, gid, *groups]
     if any(not 0 <= each < 0xFFFFFFFF for each in ids):  # (uid_t) -1 means "leave it as it is" (CVE-2024-40635)
-        raise Unfit
+        raise Unfit(f"ids {ids}")
     calls.call("setgroups", len(groups), calls.data(struct.pack(f"<{len(groups)}I", *groups)))
     calls.call("prctl", _PR_SET_KEEPCAPS, 1)
     calls.call("setresgid", gid, gid, gid)
@@ -210,7 +157,7 @@ def _die_with_spawner(calls: Calls) -> None:
 def _arrange_fds(calls: Calls, targets: dict[str, str]) -> None:
     """The three of stdio alone, as others could be asked for where the runner has its own."""
     if set(targets) != {"0", "1", "2"}:
-        raise Unfit
+        raise Unfit(f"fds {', '.join(targets)}")
     for number, slot in targets.items():
         calls.call("dup3", calls.fds[slot], int(number), 0)
     calls.call("close_range", runner.SOCKET, 0xFFFFFFFF, _CLOSE_RANGE_CLOEXEC)
@@ -223,9 +170,7 @@ def _default_signals(calls: Calls) -> None:
 
 @_form
 def _load_filter(calls: Calls) -> None:
-    code = calls.data(calls.code)
-    program = calls.data(struct.pack("<HxxxxxxQ", len(calls.code) // 8, code))
-    calls.call("seccomp", _SET_MODE_FILTER, calls.flags, program)
+    calls.load_filter(calls.code, calls.flags)
 
 
 @_form

@@ -12,33 +12,34 @@ _PAGE = 0x1000
 _NUMBERS = {"x86_64": 62, "aarch64": 183}
 
 
-def image(machine: str, codes: dict[str, bytes], data: bytes = b"", memory: int = 0) -> bytes:
+def image(machine: str, codes: dict[str, bytes], data: bytes = b"", *, memory: int = 0, start: int = 0) -> bytes:
     """An ELF file: the code at ``TEXT``, read-only; ``data`` at ``DATA``, writable, zeroes behind it.
 
     Args:
         machine: a name as uname(2) gives it.
-        codes: the instructions for each machine that there are any for; the first is where it starts.
-        data: what the writable memory begins with.
-        memory: bytes of writable memory in all; 0 for none.
+        codes: the instructions for each machine that there are any for.
+        data: what the writable memory begins with; nothing for none.
+        memory: bytes of writable memory in all, if more than ``data`` has.
+        start: the offset of the first instruction.
 
     Raises:
         OSError: ENOEXEC, for a machine that ``codes`` lacks.
     """
     if machine not in codes:
         raise OSError(errno.ENOEXEC, f"not written for {machine}")
-    segments = 2 if memory else 1
+    segments = 2 if data else 1
     headers = 64 + 56 * segments
     size = headers + len(codes[machine])
     ident = b"\x7fELF" + bytes([2, 1, 1]) + bytes(9)
-    entry = TEXT + headers
+    entry = TEXT + headers + start
     parts = [
         struct.pack("<16sHHIQQQIHHHHHH", ident, 2, _NUMBERS[machine], 1, entry, 64, 0, 0, 64, 56, segments, 0, 0, 0),
         struct.pack("<IIQQQQQQ", 1, 5, 0, TEXT, TEXT, size, size, _PAGE),
     ]
-    if memory:
-        parts.append(struct.pack("<IIQQQQQQ", 1, 6, _PAGE, DATA, DATA, len(data), memory, _PAGE))
+    if data:
+        parts.append(struct.pack("<IIQQQQQQ", 1, 6, _PAGE, DATA, DATA, len(data), max(memory, len(data)), _PAGE))
     parts.append(codes[machine])
-    return b"".join(parts).ljust(_PAGE, b"\0") + data if memory else b"".join(parts)
+    return b"".join(parts).ljust(_PAGE, b"\0") + data if data else b"".join(parts)
 
 
 def open_for_execution(name: str, content: bytes, mode: int) -> int:

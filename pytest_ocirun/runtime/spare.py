@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from pytest_ocirun.errors import OcirunError
 from pytest_ocirun.runtime import calls, place
+from pytest_ocirun.runtime.runner import Unfit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Spares:
             child.wait_spawned()
             place.join(child.pid, procs)
             child.send(message, list(slots.values()))
-        except (OSError, OcirunError, calls.Unfit):
+        except (OSError, OcirunError, Unfit):
             child.close()  # something in the container ended it, or it has no way; the ordinary one is still there
             return None
         except BaseException:

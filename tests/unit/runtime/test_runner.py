@@ -1,5 +1,6 @@
 """The runner: a program of a few bytes, run by itself with messages written by hand and by ``calls``."""
 
+import errno
 import os
 import platform
 import shutil
@@ -13,16 +14,17 @@ import pytest
 
 from pytest_ocirun.linux import _libc
 from pytest_ocirun.runtime import elf, runner
-from pytest_ocirun.runtime.calls import UNFIT, Calls, Unfit, written
+from pytest_ocirun.runtime.calls import UNFIT, Calls, written
+from pytest_ocirun.runtime.runner import Unfit
 
 MACHINES = ["x86_64", "aarch64"]
 EMULATORS = {"aarch64": "qemu-aarch64-static"}
 
 
-def run(machine: str, directory: Path, message: bytes | None) -> tuple[int, bytes]:
+def run(machine: str, directory: Path, message: bytes | None, *, script: bytes | None = None) -> tuple[int, bytes]:
     """The exit status of a runner that gets a message (None: the end), and what it answers."""
     program = directory / f"runner-{machine}"
-    program.write_bytes(runner.program(machine))
+    program.write_bytes(runner.program(machine, script))
     program.chmod(0o755)
     command = [str(program)]
     if machine != platform.machine():
@@ -50,16 +52,17 @@ def exits(calls: Calls, machine: str, status: int, **how: int) -> None:
 
 def add(calls: Calls, machine: str, name: str, *args: int, **how: int) -> None:
     """Add a call with the number of another machine."""
-    calls.call(name, *args, may_fail=bool(how.get("may_fail")), skip=how.get("skip", 0))
+    calls.call(name, *args, may_fail=bool(how.get("may_fail")), skip=how.get("skip", 0), expect=how.get("expect", -1))
     number = _libc.NUMBERS[name][MACHINES.index(machine)]
     calls._calls[-1] = struct.pack("<Q", number) + calls._calls[-1][8:]
 
 
 def message(calls: Calls, machine: str) -> bytes:
-    """The message, with the numbers of another machine in the calls for a failure."""
-    made = bytearray(calls.message())
-    for index, name in enumerate(("sendto", "exit_group")):
-        place = 8 + (len(calls._calls) - 2 + index) * 64
+    """The script, with another machine's numbers in the calls for a failure: these tell UNFIT and the errno."""
+    told = calls.data(struct.pack("<4Q", calls.data(UNFIT), len(UNFIT), runner.ERRNO, 1))
+    made = bytearray(calls.finish([("writev", runner.SOCKET, told, 2, 0)]))
+    for index, name in enumerate(("writev", "exit_group")):
+        place = 8 + (len(calls._calls) - 2 + index) * 72
         made[place : place + 8] = struct.pack("<Q", _libc.NUMBERS[name][MACHINES.index(machine)])
     return bytes(made)
 
@@ -77,7 +80,7 @@ def test_program_has_two_segments(machine: str) -> None:
 
     assert [each[1] for each in segments] == [5, 6]
     assert segments[1][3] == elf.DATA
-    assert segments[1][6] == runner.MESSAGE + runner.MOST - elf.DATA
+    assert segments[1][6] == runner.SCRIPT + runner.MOST - elf.DATA
     assert segments[1][2] + segments[1][5] == len(program)
 
 
@@ -122,13 +125,53 @@ def test_a_failure_is_told(machine: str, tmp_path: Path) -> None:
     add(calls, machine, "fchdir", 999)
     exits(calls, machine, 0)
 
-    assert run(machine, tmp_path, message(calls, machine)) == (127, UNFIT)
+    assert run(machine, tmp_path, message(calls, machine)) == (127, UNFIT + bytes([errno.EBADF]))
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_result_may_be_wanted(machine: str, tmp_path: Path) -> None:
+    """Another one is a failure."""
+    calls = empty()
+    add(calls, machine, "umask", 0o22)
+    add(calls, machine, "umask", 0o27, expect=0o22)
+    add(calls, machine, "umask", 0o27, expect=0o22, may_fail=True)
+    add(calls, machine, "umask", 0o22, expect=0o22)
+    exits(calls, machine, 0)
+    status, told = run(machine, tmp_path, message(calls, machine))
+
+    assert status == 127
+    assert told.startswith(UNFIT)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_script_may_be_part_of_it(machine: str, tmp_path: Path) -> None:
+    """Then it takes no message."""
+    calls = empty()
+    add(calls, machine, "umask", 0o22)
+    exits(calls, machine, 9)
+
+    assert run(machine, tmp_path, None, script=message(calls, machine)) == (9, b"")
 
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_the_end_ends_it(machine: str, tmp_path: Path) -> None:
     """Nobody has a program for it."""
     assert run(machine, tmp_path, None) == (0, b"")
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize(
+    "path, status, told",
+    [("/bin/sh", 5, b""), ("/no/such/program", 127, UNFIT + bytes([errno.ENOENT]))],
+    ids=["runs", "refused"],
+)
+def test_the_last_call_becomes_a_program(machine: str, tmp_path: Path, path: str, status: int, told: bytes) -> None:
+    """With its arguments and its environment; the errno of one that does not become it is told."""
+    calls = empty()
+    argv, envp = calls.texts(["sh", "-c", "exit $ANSWER"]), calls.texts(["ANSWER=5"])
+    add(calls, machine, "execve", calls.text(path), argv, envp)
+
+    assert run(machine, tmp_path, message(calls, machine)) == (status, told)
 
 
 def test_no_socket_kills_it(tmp_path: Path) -> None:
