@@ -11,6 +11,7 @@ from pytest_ocirun.runtime.validate_process import U32, U64, check_ranges, one_o
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pytest_ocirun.oci.codec import Document
     from pytest_ocirun.oci.runtime import CPU, BlockIO, DeviceRule, HugepageLimit, IntelRdt, Memory, Resources
 
 _POSITIVE = (1, 2**63 - 1)
@@ -18,27 +19,29 @@ _LIMIT = (-1, 2**63 - 1)
 _NUMBER = (0, 2**32 - 1)
 _SIZE_UNITS = ("KB", "MB", "GB")
 
-RANGES = (
-    ("devices[].major", (-1, 2**12 - 1)),
-    ("devices[].minor", (-1, 2**20 - 1)),
-    ("memory.limit", _LIMIT),
-    ("memory.reservation", _LIMIT),
-    ("memory.swap", _LIMIT),
-    ("memory.kernel_tcp", _LIMIT),
-    ("memory.swappiness", (0, 100)),
-    ("pids.limit", _LIMIT),
-    ("cpu.shares", U64),
-    ("cpu.quota", _LIMIT),
-    ("cpu.burst", U64),
-    ("cpu.period", _POSITIVE),
-    ("cpu.realtime_runtime", _LIMIT),
-    ("cpu.realtime_period", _POSITIVE),
-    ("cpu.idle", (0, 1)),
-    ("hugepage_limits[].limit", U64),
-    ("network.class_id", U32),
-    ("network.priorities[].priority", U32),
-)
-"""The smallest and largest value of numbers, by attribute of resources."""
+RANGES = {
+    "devices": (("major", (-1, 2**12 - 1)), ("minor", (-1, 2**20 - 1))),
+    "memory": (
+        ("limit", _LIMIT),
+        ("reservation", _LIMIT),
+        ("swap", _LIMIT),
+        ("kernel_tcp", _LIMIT),
+        ("swappiness", (0, 100)),
+    ),
+    "pids": (("limit", _LIMIT),),
+    "cpu": (
+        ("shares", U64),
+        ("quota", _LIMIT),
+        ("burst", U64),
+        ("period", _POSITIVE),
+        ("realtime_runtime", _LIMIT),
+        ("realtime_period", _POSITIVE),
+        ("idle", (0, 1)),
+    ),
+    "hugepage_limits": (("limit", U64),),
+    "network": (("class_id", U32), ("priorities[].priority", U32)),
+}
+"""The smallest and largest value of numbers, by group of resources and attribute of its members."""
 
 _THROTTLES = ("throttle_read_bps", "throttle_write_bps", "throttle_read_iops", "throttle_write_iops")
 BLOCK_RANGES = (
@@ -48,6 +51,8 @@ BLOCK_RANGES = (
     *((f"{name}_device[].rate", U64) for name in _THROTTLES),
 )
 """The same, by attribute of ``blockIO``."""
+
+_KEYS = {"hugepage_limits": "hugepageLimits"}
 
 DEVICE_KINDS = ("", "a", "b", "c")
 
@@ -59,7 +64,10 @@ def check_resources(resources: Resources, path: str) -> None:
         resources: to be checked.
         path: where they lie in their document, for messages.
     """
-    check_ranges(resources, RANGES, path)
+    for name, ranges in RANGES.items():
+        group = getattr(resources, name)
+        for where, member_of in _members(group, f"{path}.{_KEYS.get(name, name)}"):
+            check_ranges(member_of, ranges, where)
     _check_memory(resources.memory, f"{path}.memory")
     _check_cpu(resources.cpu, f"{path}.cpu")
     for index, rule in enumerate(resources.devices):
@@ -77,6 +85,17 @@ def check_resources(resources: Resources, path: str) -> None:
         controller, _, rest = name.partition(".")
         if not controller or not rest or "/" in name:
             raise ConfigError(f"{member(f'{path}.unified', name)}: must name a file such as memory.high")
+
+
+def _members(group: Document | list[Document] | None, path: str) -> list[tuple[str, Document]]:
+    """The documents of a group that say anything; most groups of most configurations do not."""
+    if isinstance(group, list):
+        return [(f"{path}[{index}]", item) for index, item in enumerate(group)]
+    return [] if group is None or not any(map(_says, vars(group).values())) else [(path, group)]
+
+
+def _says(value: object) -> bool:
+    return value is not None and value not in ("", [])
 
 
 def check_rdt(rdt: IntelRdt, path: str) -> None:
