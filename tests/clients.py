@@ -10,6 +10,7 @@ import io
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -26,8 +27,8 @@ from tests.requires import SBIN_PATH
 RUNTIMES = ("ocirun", "runc")
 """What each client is tested with; runc is the control."""
 
-_OWN = ("/store/overlay", "/conmon")
-"""What podman and buildah make once and keep: the mount of the store, the cgroup of conmon."""
+_OWN = re.compile(r"/(store/overlay|conmon|[0-9a-f]{64})$")
+"""What podman and buildah make themselves and keep: the mount of the store, the cgroups of conmon and of pods."""
 _PATIENCE = 5.0
 
 
@@ -62,7 +63,7 @@ class Scratch:
     def left(self) -> list[str]:
         """Processes, mounts and cgroups of containers, and what the runtime remembers of them."""
         found = [f"process {pid}: {text}" for pid, text in self._processes()]
-        found += [path for path in (*self._mounts(), *self._cgroups()) if not path.endswith(_OWN)]
+        found += [path for path in (*self._mounts(), *self._cgroups()) if not _OWN.search(path)]
         return found + [str(path) for path in self.state.rglob("state.json")]
 
     def _processes(self) -> Iterator[tuple[int, str]]:

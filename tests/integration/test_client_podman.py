@@ -245,6 +245,36 @@ def test_run_read_only_and_tmpfs(podman: Podman) -> None:
     assert found.split() == ["refused", "tmpfs", "1770", "1048576"]
 
 
+def test_run_tmpfs_begins_with_what_is_there(podman: Podman) -> None:
+    """Podman asks for tmpcopyup, a runtime's own mount option."""
+    script = "stat -f -c %T /usr; touch /usr/new; ls /usr"
+
+    assert podman.shell(script, "--read-only", "--tmpfs", "/usr").split() == ["tmpfs", "bin", "new"]
+
+
+def test_run_masked_and_read_only_paths(podman: Podman) -> None:
+    """Those of podman, one more, and one less."""
+    script = (
+        "cat /proc/keys /proc/uptime | wc -c; ls /sys/firmware | wc -l; ls /proc/acpi | wc -l;"
+        "touch /proc/sys/kernel/domainname 2>/dev/null || echo refused"
+    )
+    options = ("--security-opt", "mask=/proc/uptime", "--security-opt", "unmask=/proc/sys")
+
+    assert podman.shell(script, options[0], options[1]).split() == ["0", "0", "0", "refused"]
+    assert podman.shell(script, *options).split() == ["0", "0", "0"]
+
+
+def test_run_oom_score_umask_shm_and_cpus(podman: Podman) -> None:
+    """Small things of the process and its surroundings."""
+    script = (
+        "cat /proc/self/oom_score_adj; umask; df -k /dev/shm | awk 'NR == 2 { print $2 }';"
+        "grep Cpus_allowed_list /proc/self/status | cut -f2"
+    )
+    options = ("--oom-score-adj", "321", "--umask", "0077", "--shm-size", "1m", "--cpuset-cpus", "0")
+
+    assert podman.shell(script, *options).split() == ["321", "0077", "1024", "0"]
+
+
 def test_run_memory_cpu_and_pids_limits(podman: Podman) -> None:
     """What was asked for is what the container's cgroup says."""
     script = ";".join(
@@ -529,6 +559,19 @@ def test_pods(podman: Podman) -> None:
     podman.ok("pod", "rm", "--force", "--time", "0", "pod")
 
     assert (listed, paused) == ("pod Running 2", "paused")
+
+
+def test_pods_with_shared_namespaces(podman: Podman) -> None:
+    """The pod's own container, which podman makes first, holds the namespaces that the others join."""
+    infra = ("--infra-image", IMAGE, "--infra-command", "sleep 100")
+    shared = ("--share", "net,ipc,uts,pid", "--hostname", "together")
+    podman.ok("pod", "create", "--name", "shared", *infra, *shared, "--cgroup-parent", podman.here.cgroup)
+    script = "hostname; readlink /proc/self/ns/net; sed -n 's/^Name:.//p' /proc/1/status"
+    found = [podman.ok("run", "--rm", "--pod", "shared", IMAGE, "sh", "-c", script).split() for _ in range(2)]
+    podman.ok("pod", "rm", "--force", "--time", "0", "shared")
+
+    assert found[0] == found[1]
+    assert (found[0][0], found[0][2]) == ("together", "sleep")
 
 
 def test_build(podman: Podman, tmp_path: Path) -> None:
