@@ -186,7 +186,8 @@ class Runtime:
             if status != state.CREATED:
                 raise WrongStatus(f"start container {container_id}: it is {status}, not created")
             connection = init.start(directory)
-        error = init.await_start(connection)  # without the lock: hooks may run for long, or ask about the container
+        # Without the lock: the init may be stopped, hooks may run for long, or ask about the container.
+        error = init.await_start(connection, container_id)
         try:
             if error is not None:
                 raise error

@@ -36,13 +36,13 @@ def listen(directory: Directory) -> fds.Socket:
 
 
 def start(directory: Directory) -> fds.Socket:
-    """Start the init that listens.
+    """Ask the init that listens to start; does not wait for it, since it may have been stopped.
 
     Returns:
         The connection on which ``await_start`` hears how that went.
 
     Raises:
-        WrongStatus: it ended before, or somebody else starts it.
+        WrongStatus: it ended before.
     """
     # Out of the way first: if we are killed, what may run must not pass for created, and be deleted like that.
     os.rename(state.START_SOCKET, _STARTING, src_dir_fd=directory.fd, dst_dir_fd=directory.fd)
@@ -50,24 +50,33 @@ def start(directory: Directory) -> fds.Socket:
     try:
         connection.connect(f"/proc/self/fd/{directory.fd}/{_STARTING}")
         os.unlink(_STARTING, dir_fd=directory.fd)
-        if fds.receive(connection)[0] == b"starting":
-            return connection
-    except (ConnectionRefusedError, ConnectionResetError):
-        pass
-    except BaseException:
+    except BaseException as error:
         connection.close()
+        if isinstance(error, ConnectionRefusedError):
+            raise _ended(directory.id) from None
         raise
-    connection.close()
-    raise WrongStatus(f"start container {directory.id}: its init ended before it could be started")
+    return connection
 
 
-def await_start(connection: fds.Socket) -> OcirunError | None:
-    """Wait until the program runs, or for what kept it; closes the connection."""
+def await_start(connection: fds.Socket, container_id: str) -> OcirunError | None:
+    """Wait until the program runs, or for what kept it; closes the connection.
+
+    Raises:
+        WrongStatus: the init ended before it could be started.
+    """
     try:
+        if fds.receive(connection)[0] != b"starting":
+            raise _ended(container_id)
         data, _none = fds.receive(connection)
         return refused(read_message(data)) if data else None
+    except ConnectionResetError:
+        raise _ended(container_id) from None
     finally:
         connection.close()
+
+
+def _ended(container_id: str) -> WrongStatus:
+    return WrongStatus(f"start container {container_id}: its init ended before it could be started")
 
 
 def signal(root: str, container_id: str, number: int) -> None:

@@ -160,6 +160,27 @@ def test_an_init_that_dies_before_its_start(cli: Cli) -> None:
     assert f"start container {name}: it is stopped, not created" in done.err
 
 
+def test_a_stopped_init_does_not_block_others(cli: Cli) -> None:
+    """Start waits for it, and whoever wakes or ends it does not wait for that start."""
+    first, second = cli.new_id(), cli.new_id()
+    cli.write("sleep", "60")
+    codes = []
+    for name in (first, second):
+        assert cli.quiet("create", name) == 0
+        cli.ok("kill", name, "STOP")
+        with cli.popen("start", name, stdin=subprocess.DEVNULL) as start:
+            with pytest.raises(subprocess.TimeoutExpired):
+                start.wait(0.3)
+            if name == first:
+                cli.ok("kill", name, "CONT")
+            else:
+                cli.ok("delete", "--force", name)
+            codes.append(start.wait(10))
+    cli.ok("delete", "--force", first)
+
+    assert codes == [0, 1]
+
+
 @pytest.mark.parametrize("verb", ["start", "kill", "exec"])
 def test_a_pid_that_is_somebody_elses_by_now(cli: Cli, verb: str) -> None:
     """The same number with another start time is another process: the container has stopped, and that one is spared."""
