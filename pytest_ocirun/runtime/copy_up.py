@@ -9,9 +9,8 @@ import errno
 import os
 import stat
 
-from pytest_ocirun.linux import mount
 from pytest_ocirun.runtime.inside import open_inside
-from pytest_ocirun.runtime.rootfs import finish, mode_at, place
+from pytest_ocirun.runtime.rootfs import finish, mode_at, new_file_system, place
 from pytest_ocirun.runtime.steps import Context, operation
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -33,7 +32,7 @@ def mount_copied(
     """As ``rootfs.mount_new``, filled before it is moved into its place."""
     if "mode" not in options:
         options = {**options, **mode_at(context.root, path)}
-    fd = mount.new_mount(fstype, {"source": source, **options}, attributes)
+    fd = new_file_system(fstype, source, options, attributes)
     try:
         original = open_inside(context.root, path, _FOLDER & ~os.O_NOFOLLOW)
     except FileNotFoundError:

@@ -66,10 +66,7 @@ def mount_new(
     """
     if fstype == "tmpfs" and "mode" not in options:
         options = {**options, **mode_at(context.root, path)}
-    if mount.needs_mount_classic(options):
-        fd = mount.mount_classic(source, UPPER, fstype, options, attributes)
-    else:
-        fd = mount.new_mount(fstype, {"source": source, **options}, attributes)
+    fd = new_file_system(fstype, source, options, attributes)
     place(context.root, fd, path, directory=True)
     finish(context, fd, propagation, seal=seal)
 
@@ -174,6 +171,13 @@ def pivot(context: Context) -> None:
     mount.umount2(".", mount.MNT_DETACH)
     os.chdir("/")
     os.close(context.root)
+
+
+def new_file_system(fstype: str, source: str, options: dict[str, str | None], attributes: int) -> int:
+    """A fd of a mount that is nowhere in the root yet."""
+    if mount.needs_mount_classic(options):
+        return mount.mount_classic(source, UPPER, fstype, options, attributes)
+    return mount.new_mount(fstype, {"source": source, **options}, attributes)
 
 
 def place(root: int, fd: int, path: str, *, directory: bool) -> None:

@@ -1,6 +1,7 @@
 """Mounts: every kind and option, as /proc/self/mountinfo of the container tells them."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -69,9 +70,12 @@ def test_options_of_a_bind(
     bare: Bare, busybox_rootfs: Path, tmp_path: Path, options: list[str], expected: set[str]
 ) -> None:
     """A bind takes the attributes that it names; nothing of the source's mount changes."""
+    of_tmp = ["findmnt", "-no", "OPTIONS", "-T", str(tmp_path)]
+    before = subprocess.check_output(of_tmp)
     found, _kind, _super = options_of(bare, busybox_rootfs, mount("/mnt", "bind", str(tmp_path), options))
 
     assert expected <= found
+    assert subprocess.check_output(of_tmp) == before
     assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text(encoding="utf-8")
 
 
