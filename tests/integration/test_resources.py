@@ -379,26 +379,40 @@ def test_an_update_that_is_refused_takes_back_all_it_wrote(name: str) -> None:
     """Of every kind of file."""
     first = resources(memory={"limit": 64 * M}, pids={"limit": 9}, cpu={"shares": 512, "quota": 40000})
     cgroup = manager().create(f"/{name}", "x", first)
-    throttle = {
-        "throttleReadBpsDevice": [{**DISK, "rate": M}],
-        "throttleWriteBpsDevice": [{"major": 4000, "minor": 9, "rate": M}],
-    }
+    more = {} if V2 else {"disableOOMKiller": True, "swappiness": 3}
+    change = resources(
+        memory={"limit": 32 * M, **more},
+        pids={"limit": 3},
+        cpu={"shares": 2048, "quota": -1, "burst": 0, "cpus": "" if lack("cpuset") else "0"},
+        blockIO={
+            "throttleReadBpsDevice": [{**DISK, "rate": M}],
+            "throttleWriteBpsDevice": [{"major": 4000, "minor": 9, "rate": M}],
+        },
+    )
+    files = [*FILES_V1, "blkio.throttle.read_bps_device", "io.max", "cpu.max", "memory.max"]
     try:
-        before = cgroup.limits()
+        before = [text(cgroup, file, file) for file in files]
         with pytest.raises(KernelRefused, match="throttleWriteBpsDevice to 4000:9"):
-            cgroup.limit(
-                resources(
-                    memory={"limit": 32 * M}, pids={"limit": 3}, cpu={"shares": 2048, "quota": -1}, blockIO=throttle
-                ),
-                undo=True,
-            )
-        after = cgroup.limits()
+            cgroup.limit(change, undo=True)
+        after = [text(cgroup, file, file) for file in files]
         rates = text(cgroup, "blkio.throttle.read_bps_device", "io.max")
     finally:
         cgroup.remove()
 
-    assert after == before
+    assert [
+        (file, old, new) for file, old, new in zip(files, before, after, strict=True) if old not in (None, new)
+    ] == []
     assert rates == ""
+
+
+FILES_V1 = (
+    "memory.limit_in_bytes",
+    "memory.oom_control",
+    "memory.swappiness",
+    "pids.max",
+    "cpu.shares",
+    "cpu.cfs_quota_us",
+)
 
 
 @requires("cgroup_v1")

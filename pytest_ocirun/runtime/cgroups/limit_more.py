@@ -94,10 +94,17 @@ def _block_v2(block: BlockIO) -> list[Setting]:
     found = []
     if block.weight:
         even = _even(block.weight)
-        older = Setting("blockIO.weight", block.weight, "io", "io.weight", f"default {even}", check=has_line)
-        newer = Setting("blockIO.weight", block.weight, "io", "io.bfq.weight", str(block.weight), check=_default)
-        newer.otherwise = older
-        found.append(newer)
+        older = Setting(
+            "blockIO.weight", block.weight, "io", "io.weight", f"default {even}", check=has_line, key="default"
+        )
+        found.append(
+            Setting(
+                *("blockIO.weight", block.weight, "io", "io.bfq.weight", str(block.weight)),
+                check=_default,
+                key="default",
+                otherwise=older,
+            )
+        )
     if block.leaf_weight:
         raise only_on("v2", "blockIO.leafWeight", block.leaf_weight, "give processes and cgroups a weight each")
     for device in block.weight_device:

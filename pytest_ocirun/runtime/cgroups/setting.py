@@ -118,7 +118,8 @@ class Setting:
         except OSError:
             return None if self.otherwise is None else self.otherwise.former(directory)
         if not self.key:
-            return text.rpartition(" ")[2] if self.check is last_word else text
+            line = text if self.check is None else text.partition("\n")[0]
+            return line if self.check in (None, str.__eq__) else line.rpartition(" ")[2]
         return next((line for line in text.splitlines() if line.split()[:1] == [self.key]), self.reset or None)
 
 
@@ -164,7 +165,8 @@ def _take_back(setting: Setting, directory: str, former: str | None) -> None:
     for each in (setting, setting.otherwise):
         if each is not None and former is not None:
             try:
-                knobs.put(f"{directory}/{each.file}", former)
+                for line in former.split("\n"):
+                    knobs.put(f"{directory}/{each.file}", line or "\n")
             except OSError:
                 continue
             return
