@@ -15,7 +15,7 @@ from pytest_ocirun.runtime import defaults, plan, spawn  # noqa: F401 - it regis
 from pytest_ocirun.runtime.idmap import host_id
 from pytest_ocirun.runtime.plan import Surroundings, container_plan, describe_plan, exec_plan
 from pytest_ocirun.runtime.root_plan import IDMAP, OVERLAY, overlay_limits
-from pytest_ocirun.runtime.steps import _operations, describe
+from pytest_ocirun.runtime.steps import _HOMES, _operations, describe
 
 Plan = dict[str, Any]
 
@@ -352,3 +352,17 @@ def test_mount_label() -> None:
     assert labelled["/t"] == "own"
     after = enter.index(["label_file", "/dev/mqueue", "u:r:t:s0"])
     assert enter[after - 1][:3] == ["mount_new", "/dev/mqueue", "mqueue"]
+
+
+def test_an_ordinary_plan_names_no_rare_operation() -> None:
+    """Nothing is imported for a container that asks for nothing special, nor for its execs."""
+    config = confined()
+    plans = [container_plan(config, around()), exec_plan(config.process, config, (7, 8), around())]
+    config.linux.namespaces = [each for each in config.linux.namespaces if each.type != "user"]
+    config.linux.uid_mappings = config.linux.gid_mappings = []
+    config.annotations.pop(IDMAP)
+    config.mounts.append(Mount(destination="/x", type="bind", source="/y", options=["rbind", "ro", "rprivate"]))
+    plans.append(container_plan(config, around()))
+
+    for made in plans:
+        assert not {*names(made["prepare"]), *names(made["enter"])} & set(_HOMES)
