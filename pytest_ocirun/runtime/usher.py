@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pytest_ocirun.runtime.spawn import Plan
     from pytest_ocirun.runtime.steps import Step
 
+_MACHINE = os.uname().machine  # at the import: a personality may have uname(2) show another one later
 _MFD_EXEC = 0x10
 _F_ADD_SEALS = 1033
 _EVERY_SEAL = 0x1 | 0x2 | 0x4 | 0x8  # no more seals, no shrinking, no growing, no writing
@@ -41,7 +42,7 @@ _TAIL = ("ready", "wait_start", "use_console", "arrange_fds", "default_signals",
 
 def open_memory() -> int | None:
     """A close-on-exec memory file that can be sealed and executed; None where the kernel or we cannot have one."""
-    if os.uname().machine not in runner.MACHINES:
+    if _MACHINE not in runner.MACHINES:
         return None
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     try:
@@ -106,7 +107,7 @@ def usher(context: Context, args: list[str], env: list[str], first: int, waits: 
         argv, envp = script.texts(args), script.texts([f"{name}={value}" for name, value in environment.items()])
         script.call("execve", program, argv, envp)
         told = script.data(struct.pack("<4Q", script.data(message), len(message), runner.ERRNO, 1))
-        content = runner.program(os.uname().machine, script.finish([("writev", speaker, told, 2, 0)]))
+        content = runner.program(_MACHINE, script.finish([("writev", speaker, told, 2, 0)]))
     except Unfit as error:
         raise OSError(errno.EINVAL, str(error)) from error
     memory = context.fds["usher"]
