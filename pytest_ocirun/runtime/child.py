@@ -299,6 +299,9 @@ class Child:
             memory, self._listener = self._listener, -1
             try:
                 self.on_filtering(memory)
+            except BaseException:
+                self.kill()  # it would look at the page for long
+                raise
             finally:
                 os.close(memory)
 

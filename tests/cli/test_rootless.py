@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -358,3 +359,35 @@ def test_an_agent_of_a_user_gets_the_listener(rootless: Rootless) -> None:
 
     assert "No space left on device" in done.stderr
     assert [state["state"]["status"] for state in agent.states] == ["creating"]
+
+
+@pytest.mark.slow
+def test_a_create_that_is_killed_leaves_nothing_behind_its_deletion(rootless: Rootless) -> None:
+    """At any time; its init ends by itself."""
+    rootless.write("sleep", "60")
+    for hundredths in range(1, 20, 2):
+        name = f"k{hundredths}"
+        create = f'"{rootless.user.python}" -m pytest_ocirun.cli create {name} >/dev/null 2>&1 </dev/null'
+        kill = f"{create} & p=$!; sleep 0.{hundredths:02}; kill -9 $p; wait $p; true"
+        rootless.user.run(["sh", "-c", kill], cwd=rootless.bundle)
+        done = rootless("delete", "--force", name)
+
+        assert (done.returncode, done.stderr, _left(rootless)) == (0, "", [])
+    deadline = time.monotonic() + 5
+    while (left := _sleepers(rootless)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+    assert left == []
+
+
+def _sleepers(rootless: Rootless) -> list[str]:
+    """Processes of the user that run, or are to run, a container."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"\t{rootless.user.uid}\t" in (entry / "status").read_text():
+                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                found += [f"{entry.name} {state}"] if state not in "ZX" else []
+        except OSError:
+            continue
+    return found

@@ -5,6 +5,7 @@ import os
 import signal
 import struct
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -276,6 +277,27 @@ def test_without_an_agent_nothing_is_made(bare: Bare, busybox_rootfs: Path, sock
         bare.create(_filtered(busybox_rootfs, "true", _listening(socket_path)), name=name)
 
     assert not (bare.root / name).exists()
+
+
+@requires("root")
+def test_an_exec_without_an_agent_is_ended(bare: Bare, busybox_rootfs: Path, socket_path: Path) -> None:
+    """It must not wait for an answer that nobody gives; the container goes on."""
+    config = confined(busybox_rootfs, "sleep", "60")
+    config.linux.seccomp = _listening(socket_path)
+    name = bare.new_id()
+    with Agent(socket_path):
+        init = bare.create(config, name=name, start=True)
+        socket_path.unlink()
+        with pytest.raises(OcirunError, match="listenerPath"):
+            bare.exec(name, "true")
+        deadline = time.monotonic() + 5
+        record = bare.runtime.record(name)
+        while len(record.cgroup.processes()) > 1 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        left, alive = record.cgroup.processes(), init.poll() is None
+        bare.end(name, init)
+
+    assert (left, alive) == ([init.pid], True)
 
 
 @requires("root")
