@@ -13,35 +13,46 @@ from __future__ import annotations
 import os
 import time
 
+from pytest_ocirun.linux import pidfd
+
 _MOUNT = "/sys/fs/cgroup"
 _CONTROLLER = "pids"
 _PAUSE = 0.002
 _MOST = 30
-_SIGKILL = 9
 
 
 class Helper:
     """The child that does it, begun where there is something to gain. It ends by itself after a moment."""
 
-    __slots__ = ("_pid",)
+    __slots__ = ("_pid", "_pidfd")
 
     def __init__(self) -> None:
         own = _own_procs()
+        self._pidfd = -1
         self._pid = 0 if own is None else os.fork()
         if own is not None and self._pid == 0:
             _stay(own)
+        if self._pid:
+            try:
+                self._pidfd = pidfd.pidfd_open(self._pid)
+            except ProcessLookupError:
+                pass  # it has ended, and our caller had us ignore SIGCHLD
 
     def stop(self) -> None:
         """Our own move is made; ``end`` has nothing to wait for a moment later."""
-        if self._pid:
-            os.kill(self._pid, _SIGKILL)  # it is not reaped yet, so the pid is its own
+        if self._pidfd >= 0:
+            pidfd.pidfd_send_signal(self._pidfd, pidfd.SIGKILL)
 
     def end(self) -> None:
         """Stop, and leave no zombie; twice is fine."""
         self.stop()
-        pid, self._pid = self._pid, 0
-        if pid:
-            os.waitpid(pid, 0)
+        if self._pidfd >= 0:
+            try:
+                pidfd.wait_status(self._pidfd)
+            except ChildProcessError:
+                pass  # SIGCHLD is ignored: there is none to leave
+            os.close(self._pidfd)
+            self._pidfd = -1
 
 
 def _own_procs() -> str | None:
