@@ -17,6 +17,8 @@ from pytest_ocirun.runtime.child import read_message, refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from pytest_ocirun.errors import OcirunError
     from pytest_ocirun.runtime.state import Directory
 
@@ -80,7 +82,10 @@ def _ended(container_id: str) -> WrongStatus:
 
 
 def signal(root: str, container_id: str, number: int) -> None:
-    """Send a signal to the init of a container; see ``Runtime.kill``."""
+    """Send a signal to the init of a container; see ``Runtime.kill``.
+
+    SIGKILL ends the whole container also where that has no pid namespace of its own to end with its init.
+    """
     with state.open_existing(root, container_id) as directory:
         document = directory.read()
         status = directory.status(document)
@@ -91,6 +96,17 @@ def signal(root: str, container_id: str, number: int) -> None:
             from pytest_ocirun.runtime import pausing
 
             pausing.signalled(document["cgroups"], number)
+        if number == pidfd.SIGKILL:
+            _end_rest(document)
+
+
+def _end_rest(document: dict[str, Any]) -> None:
+    from pytest_ocirun.runtime import remains
+
+    if remains.shares_pids(document):
+        from pytest_ocirun.runtime import stopping
+
+        stopping.end_rest(document)
 
 
 def send_signal(init: tuple[int, int], number: int) -> bool:

@@ -6,7 +6,7 @@ Responsible for who may be paused and resumed. Must not know: which freezer does
 from __future__ import annotations
 
 from pytest_ocirun.errors import Unsupported, WrongStatus
-from pytest_ocirun.linux import sched
+from pytest_ocirun.linux import pidfd
 from pytest_ocirun.runtime import state
 from pytest_ocirun.runtime.cgroups import Cgroup
 from pytest_ocirun.runtime.freezer import holds_killed, is_frozen
@@ -56,7 +56,7 @@ def resume(root: str, container_id: str) -> None:
 
 def signalled(paths: Paths, number: int) -> None:
     """A frozen container's init was sent a signal: after SIGKILL it must not be kept from dying of that."""
-    if number == sched.SIGKILL:
+    if number == pidfd.SIGKILL:
         let_die(paths)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from pytest_ocirun.errors import Unsupported, WrongStatus
-from pytest_ocirun.linux import fds, sched
+from pytest_ocirun.linux import fds, pidfd
 from pytest_ocirun.runtime import init, pausing, remains, state
 from pytest_ocirun.runtime.cgroups import Cgroup
 
@@ -39,29 +39,29 @@ def stop(root: str, container_id: str, number: int, grace: float) -> None:
         status = directory.status(document)
         if status == state.CREATING:
             raise WrongStatus(f"stop container {container_id}: it is still being created")
-        pidfd = init.open_pidfd((document["pid"], document["start_time"])) if status != state.STOPPED else None
-        if pidfd is not None:
-            sched.pidfd_send_signal(pidfd, sched.SIGKILL if status == state.CREATED else number)
+        fd = init.open_pidfd((document["pid"], document["start_time"])) if status != state.STOPPED else None
+        if fd is not None:
+            pidfd.pidfd_send_signal(fd, pidfd.SIGKILL if status == state.CREATED else number)
         if status == state.PAUSED:
             Cgroup.from_paths(document["cgroups"]).thaw()
-    if pidfd is not None:
+    if fd is not None:
         try:
-            _await(pidfd, document["cgroups"], grace)
+            _await(fd, document["cgroups"], grace)
         finally:
-            os.close(pidfd)
-    _end_rest(document)
+            os.close(fd)
+    end_rest(document)
 
 
-def _await(pidfd: int, paths: dict[str, Any], grace: float) -> None:
-    if fds.readable(pidfd, grace):
+def _await(fd: int, paths: dict[str, Any], grace: float) -> None:
+    if fds.readable(fd, grace):
         return
-    sched.pidfd_send_signal(pidfd, sched.SIGKILL)
+    pidfd.pidfd_send_signal(fd, pidfd.SIGKILL)
     pausing.let_die(paths)  # somebody may have paused it meanwhile
-    fds.readable(pidfd, None)
+    fds.readable(fd, None)
 
 
-def _end_rest(document: dict[str, Any]) -> None:
-    """Without a pid namespace of its own the end of the init ended nobody else."""
+def end_rest(document: dict[str, Any]) -> None:
+    """End what the end of the init did not, since the container has no pid namespace of its own."""
     if remains.shares_pids(document):
         try:
             Cgroup.from_paths(document["cgroups"]).kill()
