@@ -144,6 +144,7 @@ def test_a_pidfd_is_sent(cli: Cli, tmp_path: Path, verb: str) -> None:
         connection, _address = listener.accept()
         _data, fds, _flags, _from = socket.recv_fds(connection, 100, 1)
         info = Path(f"/proc/self/fdinfo/{fds[0]}").read_text()
+        cli.wait_for(name, "running")
         signal.pidfd_send_signal(fds[0], signal.SIGKILL)
         code = process.wait(10)
     os.close(fds[0])
@@ -231,6 +232,21 @@ def test_debug_prints_the_plan(cli: Cli) -> None:
     assert "clone with new namespaces: " in "".join(line for line in lines if line.startswith("clone"))
     assert lines.index("pivot into the root file system and let the old one go") < len(lines) - 1
     assert any(line.startswith("execute true") or "true" in line for line in lines[-1:])
+
+
+@pytest.mark.conforms("cli: run --no-pivot", "cli: run --no-new-keyring")
+@pytest.mark.parametrize("less", [False, True])
+def test_what_isolates_less(cli: Cli, less: bool) -> None:
+    """The root is moved instead of pivoted to, and the session keyring is not the container's own."""
+    name = cli.new_id()
+    cli.write("cat", "/proc/keys", edit=lambda config: config["linux"].update(maskedPaths=[]))
+    done = cli("--debug", "run", *(["--no-pivot", "--no-new-keyring"] if less else []), name)
+    moved = "ocirun: move the root file system over the old one and change into it, without pivot_root\n" in done.err
+    pivoted = "ocirun: pivot into the root file system and let the old one go\n" in done.err
+
+    assert done.code == 0
+    assert (moved, pivoted) == (less, not less)
+    assert (f"_ses.{name}" in done.out) is not less
 
 
 class PureV1(Cli):
