@@ -3,6 +3,7 @@
 Where ours differs on purpose, the test says so: ``_ours`` tells which of the two it is.
 """
 
+import itertools
 import json
 import os
 import select
@@ -289,7 +290,8 @@ def test_events_tell_of_lack_of_memory(either: Cli) -> None:
         assert process.stdout is not None
         process.stdout.readline()  # now it watches
         either("exec", name, "dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1")
-        event = next(event for line in process.stdout if (event := json.loads(line))["type"] != "stats")
+        events = (json.loads(line) for line in itertools.islice(process.stdout, 50))
+        event = next((event for event in events if event["type"] != "stats"), None)
         either.ok("delete", "--force", name)
         process.wait(10)
 

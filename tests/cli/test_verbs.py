@@ -246,7 +246,7 @@ def test_what_isolates_less(cli: Cli, less: bool) -> None:
 
     assert done.code == 0
     assert (moved, pivoted) == (less, not less)
-    assert (f"_ses.{name}" in done.out) is not less
+    assert (f" {name}: " in done.out) is not less
 
 
 class PureV1(Cli):
