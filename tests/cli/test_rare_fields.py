@@ -1,5 +1,6 @@
 """What few configs ask for, from the command line: the fields themselves are tested one by one in tests/integration."""
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -97,3 +98,35 @@ def test_each_is_told(cli: Cli, device: str) -> None:
         "set the sysctl net/ipv4/ip_forward to 1",
     ):
         assert sentence in done.err
+
+
+@pytest.mark.conforms("config: $.linux.namespaces[].path", "config: $.linux.uidMappings")
+@pytest.mark.parametrize("own_users", [False, True])
+def test_another_containers_namespaces(cli: Cli, own_users: bool) -> None:
+    """All but that of mounts by path, with the mappings that the user namespace has; an exec is in them too."""
+    maps = [{"containerID": 0, "hostID": 0x7D000000, "size": 65536}] if own_users else []
+    kinds = {"pid": "pid", "network": "net", "ipc": "ipc", "uts": "uts", "cgroup": "cgroup", "time": "time"}
+    kinds |= {"user": "user"} if own_users else {}
+
+    def first(config: dict[str, Any]) -> None:
+        config["linux"]["namespaces"] = [{"type": kind} for kind in {"mount", *kinds}]
+        config["linux"] |= {"uidMappings": maps, "gidMappings": maps, "timeOffsets": {"boottime": {"secs": 7000}}}
+
+    name = cli.running("sleep", "60", edit=first)
+    pid = json.loads(cli.ok("state", name))["pid"]
+    wanted = sorted(os.readlink(f"/proc/{pid}/ns/{file}") for file in kinds.values())
+
+    def second(config: dict[str, Any]) -> None:
+        first(config)
+        del config["linux"]["timeOffsets"], config["hostname"]
+        for each in config["linux"]["namespaces"]:
+            if each["type"] in kinds:
+                each["path"] = f"/proc/{pid}/ns/{kinds[each['type']]}"
+
+    look = "".join(f"readlink /proc/self/ns/{file}; " for file in kinds.values())
+    other = cli.running("sleep", "60", edit=second)
+    seen = cli.ok("exec", other, "sh", "-c", look)
+    cli.ok("delete", "--force", other)
+    cli.ok("delete", "--force", name)
+
+    assert sorted(seen.split()) == wanted
