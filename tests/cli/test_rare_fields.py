@@ -124,9 +124,14 @@ def test_another_containers_namespaces(cli: Cli, own_users: bool) -> None:
                 each["path"] = f"/proc/{pid}/ns/{kinds[each['type']]}"
 
     look = "".join(f"readlink /proc/self/ns/{file}; " for file in kinds.values())
-    other = cli.running("sleep", "60", edit=second)
-    seen = cli.ok("exec", other, "sh", "-c", look)
-    cli.ok("delete", "--force", other)
+    other = cli.new_id()
+    cli.write("sh", "-c", "echo runs; exec sleep 60", edit=second)
+    # In front: who joins a pid namespace from outside holds up its end until reaped, which the host's init may delay.
+    with cli.popen("run", other) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "runs\n"
+        seen = cli.ok("exec", other, "sh", "-c", look)
+        cli.ok("kill", other, "KILL")
     cli.ok("delete", "--force", name)
 
     assert sorted(seen.split()) == wanted
