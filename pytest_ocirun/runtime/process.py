@@ -392,7 +392,7 @@ def _lift(fd: int, floor: int) -> int:
 def _check_executable(path: str) -> None:
     mode = os.stat(path).st_mode
     if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        raise PermissionError(errno.EACCES, "Permission denied: it is a directory", path)
     # By access(2), as the ids are the same: a filter made before Linux 5.8 refuses faccessat2.
     if not os.access(path, os.X_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)

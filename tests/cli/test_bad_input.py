@@ -60,7 +60,7 @@ def _set(*path: Any) -> Edit:
         (_set("root", "path", "nosuch"), "$.root.path: "),
         (_set("root", "path", "config.json"), "config.json: not a directory"),
         (_set("process", "args", ["nosuch"]), "executable file not found in $PATH (nosuch)"),
-        (_set("process", "args", ["/etc"]), "Is a directory (/etc)"),
+        (_set("process", "args", ["/etc"]), "Permission denied: it is a directory (/etc)"),
         (_set("process", "args", ["/etc/passwd"]), "Permission denied (/etc/passwd)"),
         (_set("process", "rlimits", 0, "hard", 1 << 40), "limit RLIMIT_NOFILE to 1024 (soft) and 1099511627776 (hard)"),
         (

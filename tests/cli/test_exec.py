@@ -140,7 +140,7 @@ def test_nothing_is_inheritable(either: Cli, of_either: str) -> None:
     [
         (["nosuch"], "executable file not found in $PATH"),
         (["/nosuch"], "No such file or directory (/nosuch)"),
-        (["/etc"], "Is a directory (/etc)"),
+        (["/etc"], "Permission denied: it is a directory (/etc)"),
         (["/etc/passwd"], "Permission denied (/etc/passwd)"),
     ],
 )

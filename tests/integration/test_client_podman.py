@@ -142,7 +142,7 @@ def test_run_output_and_exit_status(podman: Podman) -> None:
     assert done == Done(7, "out\n", "err\n")
 
 
-@pytest.mark.parametrize("program, code", [("/no/such", 127), ("no-such", 127), ("/etc/passwd", 126)])
+@pytest.mark.parametrize("program, code", [("/no/such", 127), ("no-such", 127), ("/etc/passwd", 126), ("/etc", 126)])
 def test_run_of_what_cannot_be_run(podman: Podman, program: str, code: int) -> None:
     """Podman reads in the runtime's words whether a program is missing or may not be run."""
     done = podman("run", "--rm", IMAGE, program)
@@ -432,7 +432,7 @@ def test_exec(podman: Podman) -> None:
         echoed = podman.ok("exec", "--interactive", name, "cat", input="in\n")
         options = ("--user", "1000", "--env", "A=b", "--workdir", "/tmp")
         given = podman.ok("exec", *options, name, "sh", "-c", "id -u; echo $A $PWD")
-        missing = podman("exec", name, "no-such")
+        refused = [podman("exec", name, program).code for program in ("no-such", "/etc/passwd", "/etc")]
         podman.ok("exec", "--detach", name, "sh", "-c", "echo made >/made; sleep 100")
         podman.ok("exec", name, "sh", "-c", "while [ ! -s /made ]; do usleep 10000; done")
         told = podman.ok("top", name, "args").split("\n")[1:]
@@ -441,7 +441,7 @@ def test_exec(podman: Podman) -> None:
     assert done == Done(9, "out\n", "err\n")
     assert echoed == "in"
     assert given == "1000\nb /tmp"
-    assert missing.code == 127
+    assert refused == [127, 126, 126]
     assert told[-2:] == ["sleep 100", "sleep 100"]
 
 

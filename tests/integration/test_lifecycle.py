@@ -237,7 +237,7 @@ def test_an_init_that_ends_at_once(bare: Bare, busybox_rootfs: Path) -> None:
     [
         (["missing"], "executable file not found in .PATH"),
         (["/bin/missing"], "No such file"),
-        (["/etc"], "Is a directory"),
+        (["/etc"], "Permission denied: it is a directory"),
         (["/etc/passwd"], "Permission denied"),
         (["/garbage"], "Exec format error"),
         (["/no-interpreter"], "No such file"),
