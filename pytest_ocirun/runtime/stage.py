@@ -55,10 +55,9 @@ def enter(module: str, *args: str, container: int | None = None, subids: bool = 
         Unsupported: the kernel does not allow the namespaces.
         KernelRefused: another step failed.
     """
-    host = None
+    marks = {_HOST_MOUNTS: str(os.stat("/proc/self/ns/mnt").st_ino)} if is_privileged() else {OUTER: "1"}
     try:
-        if is_privileged():
-            host = str(os.stat("/proc/self/ns/mnt").st_ino)
+        if _HOST_MOUNTS in marks:
             sched.unshare(sched.CLONE_NEWNS)
         elif container is not None and (outer := _outer_namespace(container)) is not None:
             sched.setns(outer, sched.CLONE_NEWUSER)
@@ -73,11 +72,6 @@ def enter(module: str, *args: str, container: int | None = None, subids: bool = 
             " kernel.apparmor_restrict_unprivileged_userns; inside another container its seccomp policy.",
         ) from error
     argv = command(module, *args)
-    environment = {"PATH": os.environ.get("PATH", os.defpath)}
-    if host is not None:
-        environment[_HOST_MOUNTS] = host
-    else:
-        environment[OUTER] = "1"
     try:
         mount.mount(None, "/", None, mount.MS_REC | mount.MS_SLAVE)
         _bind_read_only(argv[0])
@@ -86,7 +80,7 @@ def enter(module: str, *args: str, container: int | None = None, subids: bool = 
             f"bind {argv[0]} read-only in a private mount namespace: {error.strerror}", errno=error.errno or 0
         ) from error
     prctl.set_dumpable(0)
-    os.execve(argv[0], argv, environment)
+    os.execve(argv[0], argv, {"PATH": os.environ.get("PATH", os.defpath), **marks})
 
 
 def host_mounts() -> int:
