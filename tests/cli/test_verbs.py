@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from pytest_ocirun.cli import app, settings
 from pytest_ocirun.cli.options import HELP, Option
 from pytest_ocirun.runtime import features
-from tests.cli.conftest import Cli
+from tests.cli.conftest import PACKAGE_PARENT, Cli
 from tests.requires import requires
 
 pytestmark = [requires("root"), pytest.mark.lane("v2")]
@@ -283,6 +284,50 @@ def test_the_freezer_of_v1(cli: Cli) -> None:
     assert statuses == ["paused"] * 4
     assert files == ["FROZEN\n"] * 4
     assert after == "running"
+
+
+_ZYGOTE = """
+import os, sys
+sys.path.append(sys.argv[4])
+from pytest_ocirun.oci.runtime import load_config
+from pytest_ocirun.runtime import pausing
+from pytest_ocirun.runtime.container import Runtime
+from pytest_ocirun.runtime.spawner import ZygoteClient
+from pytest_ocirun.runtime.stdio import Stdio
+root, name, bundle = sys.argv[1:4]
+zygote = ZygoteClient(root)
+null = os.open(os.devnull, os.O_RDWR)
+runtime = Runtime(zygote, root)
+with open(f"{bundle}/config.json", "rb") as file:
+    config = load_config(file.read())
+child = runtime.create(name, bundle, config, Stdio(null, null, null), holder=True)
+runtime.start(name)
+pausing.pause(root, name)
+print(runtime.state(name)["status"])
+child.close()
+zygote.close()
+"""
+
+
+@requires("cgroup")
+@pytest.mark.parametrize("pure", [False, pytest.param(True, marks=requires("cgroup_v1"))], ids=["as-it-is", "pure-v1"])
+def test_a_paused_container_ends_with_its_zygote(cli: Cli, pure: bool) -> None:
+    """Somebody may have paused what a fixture holds."""
+    name = cli.new_id()
+    cli.write("unused")
+    enter = []
+    if pure and UNIFIED.is_mount():
+        enter = ["unshare", "--mount", "sh", "-euc", f'mount --make-rprivate /; umount {UNIFIED}; exec "$@"', "sh"]
+    done = subprocess.run(
+        [*enter, sys.executable, "-c", _ZYGOTE, cli.root, name, cli.bundle, PACKAGE_PARENT],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=20,
+    )
+
+    assert (done.stdout, done.stderr) == ("paused\n", "")
+    assert cli.ok("list", "-q") == ""
 
 
 @pytest.mark.parametrize("verb", sorted(app.VERBS))
