@@ -202,7 +202,7 @@ def test_a_process_from_a_file_has_its_own_scheduling(cli: Cli, name: str, tmp_p
     """What few processes ask for, a process of its own may ask for too; what is not known is ignored."""
     cpu = min(os.sched_getaffinity(0))
     look = "set -- $(cat /proc/self/stat); echo ${19} ${41}; ionice; grep Cpus_allowed_list /proc/self/status"
-    look += "; ulimit -c; umask; cat /proc/self/oom_score_adj"
+    look += "; ulimit -n; umask; cat /proc/self/oom_score_adj"
     process = {
         "user": {"uid": 0, "gid": 0, "umask": 0o27, "future": 1},
         "args": ["sh", "-c", look],
@@ -211,13 +211,13 @@ def test_a_process_from_a_file_has_its_own_scheduling(cli: Cli, name: str, tmp_p
         "scheduler": {"policy": "SCHED_BATCH", "nice": 5, "future": []},
         "ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 2},
         "execCPUAffinity": {"initial": str(cpu), "final": str(cpu)},
-        "rlimits": [{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}],
+        "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 123, "hard": 123}],
         "oomScoreAdj": 77,
     }
     (tmp_path / "process.json").write_text(json.dumps(process))
     out = cli.ok("exec", "--process", tmp_path / "process.json", name)
 
-    assert out.splitlines() == ["5 3", "best-effort: prio 2", f"Cpus_allowed_list:\t{cpu}", "0", "0027", "77"]
+    assert out.splitlines() == ["5 3", "best-effort: prio 2", f"Cpus_allowed_list:\t{cpu}", "123", "0027", "77"]
 
 
 @pytest.mark.parametrize(

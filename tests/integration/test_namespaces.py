@@ -301,7 +301,7 @@ def test_a_kernel_parameter_in_each_spelling(bare: Bare, busybox_rootfs: Path, n
 
 
 @requires("root")
-@pytest.mark.conforms("config: $.domainname")
+@pytest.mark.conforms("config: $.linux.sysctl")
 def test_a_domain_name_as_kernel_parameter(bare: Bare, busybox_rootfs: Path) -> None:
     """The uts namespace's own parameters may be set, where the config's names do not say the same."""
     config = confined(busybox_rootfs, "cat", "/proc/sys/kernel/domainname", user_namespace=False)

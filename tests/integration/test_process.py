@@ -29,7 +29,6 @@ def status(text: str) -> dict[str, str]:
 
 @pytest.mark.conforms(
     "config: $.process.capabilities.bounding",
-    "config: $.process.capabilities.effective",
     "config: $.process.capabilities.permitted",
     "config: $.process.capabilities.inheritable",
     "config: $.process.capabilities.ambient",
@@ -59,6 +58,26 @@ def test_capabilities_are_exactly_those_asked_for(bare: Bare, busybox_rootfs: Pa
         "Bnd": mask | 1,
         "Amb": mask,
     }
+
+
+@requires("root")
+@pytest.mark.conforms("config: $.process.capabilities.effective")
+@pytest.mark.parametrize("effective", [[], ["CAP_DAC_READ_SEARCH"]])
+def test_what_is_effective_counts_at_the_execve(bare: Bare, rootfs: Path, effective: list[str]) -> None:
+    """The program lies where only who overrides the mode can go; afterwards root has whatever is permitted."""
+    (rootfs / "closed").mkdir()
+    (rootfs / "bin/busybox").rename(rootfs / "closed/busybox")
+    os.chown(rootfs / "closed", 1000, 1000)
+    (rootfs / "closed").chmod(0o700)
+    config = confined(rootfs, "/closed/busybox", "true", user_namespace=False)
+    names = ["CAP_DAC_READ_SEARCH"]
+    config.process.capabilities = Capabilities(bounding=names, permitted=names, effective=effective)
+
+    if effective:
+        assert bare.run(config).end.code == 0
+    else:
+        with pytest.raises(KernelRefused, match="Permission denied"):
+            bare.run(config)
 
 
 @requires("root")
