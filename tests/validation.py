@@ -114,7 +114,9 @@ def _entry(runtime: str, scratch: Path) -> str:
 def run(directory: Path, name: str, runtime: str) -> Outcome:
     """Run one program with one runtime; what they mount is gone afterwards."""
     hide = f"umount {_HYBRID}; " if runtime.endswith("/crun") and os.path.ismount(_HYBRID) else ""
-    script = f'{hide}exec timeout --kill-after=5 {_SECONDS} "$0"'
+    # crun 1.8 makes the container's user the owner of its stdin, which is the programs' /dev/null.
+    null = 'mknod -m 666 "$TMPDIR/null" c 1 3; mount --bind "$TMPDIR/null" /dev/null; '
+    script = f'{null}{hide}exec timeout --kill-after=5 {_SECONDS} "$0"'
     with tempfile.TemporaryDirectory(prefix="validation-", dir="/var/tmp") as scratch:
         done = subprocess.run(
             ["unshare", "--mount", "sh", "-c", script, directory.absolute() / f"validation/{name}/{name}.t"],

@@ -83,8 +83,9 @@ def main() -> None:
         for path in without:
             mount.umount2(path)
     output = os.memfd_create("output")
-    null = os.open(os.devnull, os.O_RDWR)
-    actions = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, output, 1), (os.POSIX_SPAWN_DUP2, output, 2)]
+    # Not /dev/null: crun 1.8 makes the container's user the owner of its stdin, and that would be the host's device.
+    nothing = os.memfd_create("input")
+    actions = [(os.POSIX_SPAWN_DUP2, nothing, 0), (os.POSIX_SPAWN_DUP2, output, 1), (os.POSIX_SPAWN_DUP2, output, 2)]
     for line in sys.stdin:
         kind, *args = json.loads(line)
         os.ftruncate(output, 0)
