@@ -88,6 +88,8 @@ class Creation:
             init = (self.child.pid, self.child.start_time)
             record = Record(self.directory.id, self.config, init, self.cgroup, kept)
             self._runtime.created(record, self.directory, self._bundle)
+            if self.config.linux.net_devices:
+                self._settle_devices(made=True)
             if self.waits:
                 self.child.keep()
             if self.started is not None and hooks.poststart:
@@ -98,6 +100,13 @@ class Creation:
         self._close()
         return self.child
 
+    def _settle_devices(self, *, made: bool) -> None:
+        """Leave the network devices to the container, or take them back; only where they were moved by us."""
+        from pytest_ocirun.runtime import net_devices
+
+        if self.child is not None:
+            (net_devices.settle if made else net_devices.give_back)(self.child.pid)
+
     def is_ready(self) -> bool:
         """Whether ``finish`` has nothing to wait for."""
         return self.child is not None and self.child.is_ready()
@@ -107,6 +116,8 @@ class Creation:
         try:
             if self.child is not None:
                 self.child.end()
+            if self.config.linux.net_devices:
+                self._settle_devices(made=False)
             if self.cgroup is not None:
                 self.cgroup.remove()
             remains.remove_tree(self.directory.path)

@@ -76,12 +76,49 @@ def move_devices(context: Context, devices: list[list[str]], path: str) -> None:
                 for name, inside in devices:
                     _move(here, there, name, inside, target, moved)
             except OSError:
-                for device in reversed(moved):
-                    _return(device, there, here, own)
+                _return_all(moved, there, here, own)
                 raise
+        if _Holding.on:
+            _held[context.pid] = (os.dup(target), moved)
     finally:
         os.close(target)
         os.close(own)
+
+
+class _Holding:
+    """Whether what is moved is held, so that ``give_back`` can have it back."""
+
+    on = False
+
+
+def hold() -> None:
+    """Hold what this process will move from now on until ``settle`` or ``give_back``.
+
+    For a spawner that learns whether the container could be made: virtual devices end with their namespace, unless
+    somebody has it open.
+    """
+    _Holding.on = True
+
+
+def settle(pid: int) -> None:
+    """Let go of what was moved to the process ``pid``: its container is made, and the devices are the container's."""
+    namespace, _moved = _held.pop(pid, (-1, []))
+    if namespace >= 0:
+        os.close(namespace)
+
+
+def give_back(pid: int) -> None:
+    """Move back what was moved to the process ``pid``, whose container could not be made after all."""
+    namespace, moved = _held.pop(pid, (-1, []))
+    if namespace < 0:
+        return
+    own = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with Route() as here, _route_in(namespace, own) as there:
+            _return_all(moved, there, here, own)
+    finally:
+        os.close(own)
+        os.close(namespace)
 
 
 class _Moved:
@@ -93,6 +130,10 @@ class _Moved:
         self.index = index
         self.name = name
         self.addresses = addresses
+
+
+_held: dict[int, tuple[int, list[_Moved]]] = {}
+"""By pid of the process that they were moved to: a fd of its network namespace, and the devices."""
 
 
 def _route_in(namespace: int, own: int) -> Route:
@@ -125,6 +166,11 @@ def _arrive(here: Route, there: Route, index: int, target: int, template: str, b
     here.move(index, target, template)
     new = there.links().keys() - before.keys()
     return index if index in new else min(new)
+
+
+def _return_all(moved: list[_Moved], there: Route, here: Route, own: int) -> None:
+    for device in reversed(moved):
+        _return(device, there, here, own)
 
 
 def _return(device: _Moved, there: Route, here: Route, own: int) -> None:

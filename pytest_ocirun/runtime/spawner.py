@@ -214,6 +214,10 @@ class LocalSpawner:
         ours, theirs = fds.seqpacket_pair()
         plan = overlap(plan)
         passed = {name: os.dup(fd) for name, fd in slots.items()}
+        if any(step[0] == "move_devices" for step in plan["outside"]):
+            from pytest_ocirun.runtime import net_devices
+
+            net_devices.hold()
         if self.usher is not None:
             from pytest_ocirun.runtime.usher import adapt
 

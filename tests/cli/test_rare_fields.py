@@ -81,6 +81,25 @@ def test_all_at_once(cli: Cli, device: str, own_users: bool) -> None:
     assert executed == [*_SEEN, f"Cpus_allowed_list:\t{min(os.sched_getaffinity(0))}"]
 
 
+@pytest.mark.conforms("config: $.linux.netDevices")
+@pytest.mark.parametrize("spoil", ["program", "mount"])
+def test_a_device_comes_back_when_the_creation_fails(cli: Cli, device: str, spoil: str) -> None:
+    """It was in the container's namespace already, and would end with it; with its address, and up."""
+
+    def edit(config: dict[str, Any]) -> None:
+        config["linux"]["netDevices"] = {device: {"name": "eth7"}}
+        if spoil == "mount":
+            config["mounts"].append({"destination": "/x", "type": "nosuch", "source": "x"})
+
+    cli.write("/nosuch" if spoil == "program" else "true", edit=edit)
+    done = cli("create", cli.new_id())
+    shown = subprocess.run(["ip", "-o", "-4", "address", "show", "dev", device], check=True, capture_output=True)
+
+    assert done.code == 1
+    assert b"192.0.2.9/24" in shown.stdout
+    assert (Path("/sys/class/net") / device / "operstate").read_text() == "lowerlayerdown\n"
+
+
 @pytest.mark.conforms("cli: --debug")
 def test_each_is_told(cli: Cli, device: str) -> None:
     """With --debug every step is a sentence before it is done."""
