@@ -207,6 +207,7 @@ class Runtime:
         *,
         tree: str | None = None,
         below: dict[str, str] | None = None,
+        record: Record | None = None,
     ) -> tuple[Child, Cgroup | None]:
         """Run one more process in a created or running container.
 
@@ -216,6 +217,7 @@ class Runtime:
             stdio: what it gets.
             tree: the name of a cgroup of its own below the container's, to end the whole process tree by.
             below: cgroups below the container's that are there already, as ``cgroups.below`` takes them.
+            record: what ``record`` gave, if the caller has asked for it just now.
 
         Returns:
             The process, and its cgroup if ``tree`` was given and there are cgroups.
@@ -223,7 +225,7 @@ class Runtime:
         Raises:
             WrongStatus: the container does not run.
         """
-        record = self._running(container_id)
+        record = self._running(container_id, record)
         record.note_exec(self.root, process)
         return self._joining().run(record, process, stdio, tree=tree, below=below)
 
@@ -305,8 +307,8 @@ class Runtime:
             self._joins = Joining(self._joiner, self._print, self.state)
         return self._joins
 
-    def _running(self, container_id: str) -> Record:
-        record = self.record(container_id)
+    def _running(self, container_id: str, record: Record | None = None) -> Record:
+        record = record or self.record(container_id)
         if not proc.is_alive(*record.init):
             raise WrongStatus(
                 f"exec in container {container_id}: it is stopped; exec needs a container that is created or running"

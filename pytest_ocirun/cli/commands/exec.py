@@ -95,7 +95,7 @@ def run(given: Given, settings: Settings, journal: Journal) -> int:
         terminal = Terminal.find()
     footing.take()
     with Caught() as caught:
-        child, _cgroup = runtime.exec(container_id, process, surface.stdio, below=below)
+        child, _cgroup = runtime.exec(container_id, process, surface.stdio, below=below, record=record)
         try:
             if terminal is not None:
                 child.wait_console()
