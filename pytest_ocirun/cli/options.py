@@ -7,7 +7,7 @@ first argument, and ``--``. Must not know: any particular verb, nor what an opti
 
 from __future__ import annotations
 
-from pytest_ocirun.errors import ConfigError, Unsupported
+from pytest_ocirun.errors import ConfigError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,10 +33,9 @@ class Option:
         help: one clause for the help.
         many: whether it may be given again, each time adding a value.
         choices: the only values that there are; empty if there are others.
-        refused: why it cannot be honoured yet; empty if it can.
     """
 
-    __slots__ = ("choices", "help", "many", "name", "refused", "short", "value")
+    __slots__ = ("choices", "help", "many", "name", "short", "value")
 
     def __init__(
         self,
@@ -47,7 +46,6 @@ class Option:
         value: str = "",
         many: bool = False,
         choices: tuple[str, ...] = (),
-        refused: str = "",
     ) -> None:
         self.name = name
         self.short = short
@@ -55,7 +53,6 @@ class Option:
         self.help = help
         self.many = many
         self.choices = choices
-        self.refused = refused
 
     def spelling(self) -> str:
         """How the help writes it: ``--bundle DIR, -b DIR``."""
@@ -161,7 +158,6 @@ def parse(options: Sequence[Option], argv: Sequence[str], *, ends_at_argument: b
 
     Raises:
         Usage: an unknown option, a value missing, or one too many.
-        Unsupported: an option that cannot be honoured yet.
     """
     known = {option.name: option for option in options} | {option.short: option for option in options if option.short}
     values: dict[str, list[str]] = {}
@@ -197,8 +193,6 @@ def _take(known: dict[str, Option], values: dict[str, list[str]], word: str, res
         )
     if option.choices and given not in option.choices:
         raise Usage(f"--{option.name}: expected {' or '.join(option.choices)}, got {given!r}")
-    if option.refused and given != "false":
-        raise Unsupported(f"--{option.name} is not supported yet: {option.refused}")
     values.setdefault(option.name, []).append(given)
 
 
@@ -207,7 +201,6 @@ def parse_verb(verb: Verb, argv: Sequence[str]) -> Given:
 
     Raises:
         Usage: as ``parse``, and for too few or too many arguments.
-        Unsupported: as ``parse``.
     """
     given = parse((*verb.options, HELP), argv, ends_at_argument=verb.ends_at_argument)
     count = len(given.arguments)
@@ -232,10 +225,7 @@ def help_text(verb: Verb) -> str:
 def options_text(title: str, options: Sequence[Option]) -> str:
     """A table of options for a help."""
     width = max(len(option.spelling()) for option in options) + 2
-    lines = [
-        f"   {option.spelling():{width}}{option.help}{' (not supported yet)' if option.refused else ''}\n"
-        for option in options
-    ]
+    lines = [f"   {option.spelling():{width}}{option.help}\n" for option in options]
     return f"{title}:\n{''.join(lines)}"
 
 

@@ -132,7 +132,7 @@ def split(argv: Sequence[str]) -> tuple[Given, list[str]]:
     """Part the global options from the verb and what follows it.
 
     Raises:
-        Usage, Unsupported: as ``options.parse``.
+        Usage: as ``options.parse``.
     """
     given = parse(OPTIONS, argv, ends_at_argument=True)
     return given, given.arguments

@@ -330,14 +330,6 @@ def test_a_paused_container_ends_with_its_zygote(cli: Cli, pure: bool) -> None:
     assert cli.ok("list", "-q") == ""
 
 
-@pytest.mark.parametrize("verb", sorted(app.VERBS))
-def test_no_option_is_refused(verb: str) -> None:
-    """Every option of every verb does what it says."""
-    options = app.find_command(verb).VERB.options
-
-    assert [option.name for option in options if option.refused] == []
-
-
 @requires("runc")
 @pytest.mark.parametrize("verb", ["", *sorted({*app.VERBS} - {"stop", "completion", "features"})])
 def test_every_option_of_runc_is_there(verb: str) -> None:
