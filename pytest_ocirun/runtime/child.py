@@ -19,7 +19,7 @@ from __future__ import annotations
 import errno
 import os
 
-from pytest_ocirun.errors import HookFailed, KernelRefused, OcirunError, ProtocolError
+from pytest_ocirun.errors import HookFailed, KernelRefused, OcirunError, ProtocolError, WrongStatus
 from pytest_ocirun.linux import fds, pidfd
 from pytest_ocirun.oci import json_text
 
@@ -176,6 +176,7 @@ class Child:
 
         Raises:
             KernelRefused: a step failed after the process had been made, so the program never ran.
+            WrongStatus: the container that it was to join had ended.
         """
         while self._status is None and fds.readable(self.fileno()):
             self._advance()
@@ -238,7 +239,7 @@ class Child:
             self.wait_spawned()
             self.kill()
             self.wait()
-        except (KernelRefused, HookFailed, ProtocolError):
+        except (KernelRefused, HookFailed, WrongStatus, ProtocolError):
             pass  # it was never made, or never became its program; either way it is gone
         finally:
             self.close()
@@ -359,6 +360,8 @@ def refused(message: dict[str, Any]) -> OcirunError:
         return NotRun("run a program by a spare: an ordinary exec tells why not", errno=0)
     if message["operation"] == "run_hooks":
         return HookFailed(message["text"])
+    if message["operation"] == "join_init" and message["errno"] == errno.ESRCH:
+        return WrongStatus("exec in a container: it ended meanwhile")
     what = message["step"] or "make the process"
     path = f" ({message['path']})" if message["path"] else ""
     hint = _HINTS.get(message["operation"] or "")

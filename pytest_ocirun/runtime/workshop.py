@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 
-from pytest_ocirun.errors import KernelRefused, OcirunError, ProtocolError
+from pytest_ocirun.errors import KernelRefused, OcirunError, ProtocolError, WrongStatus
 from pytest_ocirun.linux import fds
 from pytest_ocirun.oci import codec, json_text
 from pytest_ocirun.oci.runtime import Config
@@ -112,7 +112,7 @@ class _Own(Child):
             self.wait_spawned()
             self.kill()
             self.wait_ended()
-        except (KernelRefused, ProtocolError):
+        except (KernelRefused, WrongStatus, ProtocolError):
             pass  # it was never made
         finally:
             self.close()
