@@ -230,7 +230,6 @@ def test_devices(pair: Pair) -> None:
     assert pair.same(script, setting(devices=devices)).endswith("2\n2\n")
 
 
-@pytest.mark.conforms("config: $.linux.devices")
 def test_where_dev_comes_from(pair: Pair) -> None:
     """No mount at /dev, the host's bound there, a read-only one."""
 

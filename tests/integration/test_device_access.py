@@ -53,6 +53,9 @@ def rule(allow: bool, kind: str, major: int | None, minor: int | None, access: s
     return DeviceRule(allow=allow, type=kind, major=major, minor=minor, access=access)
 
 
+RULE = [f"config: $.linux.resources.devices[].{key}" for key in ("allow", "type", "major", "minor", "access")]
+
+
 class Place:
     """A cgroup of one hierarchy, and a process in it that opens what it is told.
 
@@ -118,7 +121,7 @@ def nodes(tmp_path: Path) -> dict[tuple[str, int, int], Path]:
     return made
 
 
-@pytest.mark.conforms("config: $.linux.resources.devices")
+@pytest.mark.conforms(*RULE)
 def test_the_kernel_does_as_random_rules_say(place: Place, nodes: dict[tuple[str, int, int], Path]) -> None:
     """Every list replaces the one before it, on a cgroup with a living process."""
     compared = 0
@@ -134,13 +137,15 @@ def test_the_kernel_does_as_random_rules_say(place: Place, nodes: dict[tuple[str
     assert compared > 600
 
 
-@pytest.mark.conforms(
-    "config: $.linux.resources.devices[].allow",
-    "config: $.linux.resources.devices[].type",
-    "config: $.linux.resources.devices[].major",
-    "config: $.linux.resources.devices[].minor",
-    "config: $.linux.resources.devices[].access",
-)
+@pytest.mark.conforms(*RULE)
+def test_a_rule_is_for_one_device(place: Place, nodes: dict[tuple[str, int, int], Path]) -> None:
+    """Of its type, major and minor number, and for the access that it names."""
+    place.enforce(DENY_ALL, rule(True, "c", 240, 7, "r"))
+    opened = {(*node, access) for node, path in nodes.items() for access in FLAGS if place.opens(path, access)}
+
+    assert opened == {("c", 240, 7, "r"), *(("c", 1, 3, access) for access in FLAGS)}  # null is every container's
+
+
 def test_what_the_rules_deny_cannot_be_opened(place: Place) -> None:
     """The kernel's log may be read, not written; the devices that every container has are there anyway."""
     place.enforce(DENY_ALL, rule(True, "c", 1, 11, "r"))

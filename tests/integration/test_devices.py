@@ -12,11 +12,7 @@ from pytest_ocirun.oci.runtime import Config, Device, IDMapping, Mount
 from tests.boxes import Bare, confined, mapping
 from tests.requires import requires
 
-pytestmark = [
-    requires("userns", "overlay", "seccomp", "busybox"),
-    pytest.mark.lane("v2"),
-    pytest.mark.conforms("config: $.linux.devices"),
-]
+pytestmark = [requires("userns", "overlay", "seccomp", "busybox"), pytest.mark.lane("v2")]
 
 SHOW = ("stat", "-c", "%F %t:%T %a %u:%g")
 ROOT_ONLY = pytest.param(False, marks=requires("root"))
@@ -74,6 +70,7 @@ def test_named_pipes(bare: Bare, busybox_rootfs: Path, user_namespace: bool) -> 
     assert bare.run(config).out.splitlines() == ["fifo 0:0 600 0:0", "fifo 0:0 666 0:0"]
 
 
+@pytest.mark.conforms("config: $.linux.devices")
 @requires("root")
 @pytest.mark.parametrize("user_namespace", [True, False])
 def test_devices_outside_dev_work(bare: Bare, busybox_rootfs: Path, user_namespace: bool) -> None:
@@ -85,6 +82,7 @@ def test_devices_outside_dev_work(bare: Bare, busybox_rootfs: Path, user_namespa
     assert bare.run(config).out == "3\n"
 
 
+@pytest.mark.conforms("config: $.linux.devices")
 @requires("root")
 def test_a_given_device_replaces_the_usual_one(bare: Bare, busybox_rootfs: Path) -> None:
     """A config that names /dev/null says what mode it has."""
@@ -95,6 +93,7 @@ def test_a_given_device_replaces_the_usual_one(bare: Bare, busybox_rootfs: Path)
         assert bare.run(config).out == "character special file 1:3 600 7:8\n"
 
 
+@pytest.mark.conforms("config: $.linux.devices")
 @requires("root")
 @pytest.mark.parametrize("there, refused", [((1, 5), False), ((1, 3), True), (None, True)])
 def test_an_equal_node_is_kept(bare: Bare, rootfs: Path, there: tuple[int, int] | None, refused: bool) -> None:
@@ -126,6 +125,7 @@ def test_a_group_that_is_not_mapped_is_an_error(bare: Bare, busybox_rootfs: Path
         bare.run(config)
 
 
+@pytest.mark.conforms("config: $.linux.devices")
 def test_a_device_that_cannot_be_made_must_be_the_hosts(bare: Bare, busybox_rootfs: Path) -> None:
     """Root makes any node; without root only the host's own at that path can be given, and it is verified."""
     config = with_devices(confined(busybox_rootfs), Device(path="/dev/zero", type="c", major=1, minor=5))

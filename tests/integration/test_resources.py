@@ -338,6 +338,7 @@ def test_a_memory_limit_below_the_use_is_refused_if_asked(name: str) -> None:
 
 
 @requires("cgroup_v1")
+@pytest.mark.conforms("config: $.linux.resources.memory.useHierarchy")
 def test_no_hierarchy_cannot_be_had(name: str) -> None:
     """Linux 5.11 and later count what is below a cgroup in it, and refuse to do otherwise."""
     if Path("/sys/fs/cgroup/memory/memory.use_hierarchy").read_text(encoding="ascii").strip() == "0":

@@ -301,7 +301,6 @@ def test_an_exec_without_an_agent_is_ended(bare: Bare, busybox_rootfs: Path, soc
 
 
 @requires("root")
-@pytest.mark.conforms("config: $.linux.seccomp.flags")
 def test_a_listener_whose_calls_only_death_ends(bare: Bare, busybox_rootfs: Path, socket_path: Path) -> None:
     """WAIT_KILLABLE_RECV is taken by the kernel, beside a flag that a listener cannot have."""
     flags = ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", "SECCOMP_FILTER_FLAG_TSYNC"]

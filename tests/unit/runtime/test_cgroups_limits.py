@@ -153,6 +153,7 @@ DISK = {"major": 8, "minor": 0}
     "config: $.linux.resources.rdma.*.hcaObjects",
     "config: $.linux.resources.blockIO.leafWeight",
     "config: $.linux.resources.blockIO.weightDevice[].leafWeight",
+    "config: $.linux.resources.network.priorities",
 )
 @pytest.mark.parametrize(
     "document, v1, v2",
