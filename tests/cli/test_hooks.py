@@ -259,12 +259,13 @@ def test_a_container_that_cannot_be_made_runs_its_poststop_hooks(cli: Cli, out: 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_hook_that_takes_too_long_is_killed(cli: Cli, out: Path, kind: str) -> None:
     """It fails, and what it started ends with it."""
-    hooks = {kind: [_script(f"echo $$ > {out}/pid; sleep 77.5 & exec sleep 77.5", timeout=1)]}
+    seconds = str(10_000_000 + os.getpid())  # by which they are told from those of another run
+    hooks = {kind: [_script(f"echo $$ > {out}/pid; sleep {seconds} & exec sleep {seconds}", timeout=1)]}
     cli.write("true", edit=_hooked(out, hooks))
     began = time.monotonic()
     done = cli("run", cli.new_id())
     took = time.monotonic() - began
-    left = [path for path in Path("/proc").glob("[0-9]*/cmdline") if b"77.5" in _content(path)]
+    left = [path for path in Path("/proc").glob("[0-9]*/cmdline") if seconds.encode() in _content(path)]
 
     assert (done.code, done.err) == (
         (0, "") if kind == "poststop" else (1, f"ocirun: $.hooks.{kind}[0]: /bin/sh: killed after 1 s, its timeout\n")

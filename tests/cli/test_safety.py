@@ -93,15 +93,16 @@ def _cgroups(path: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["", "/ocirun-killed/inner"])
-def test_a_create_that_is_killed_at_any_step_can_be_deleted(cli: Cli, place: str) -> None:
+@pytest.mark.parametrize("named", [False, True])
+def test_a_create_that_is_killed_at_any_step_can_be_deleted(cli: Cli, *, named: bool) -> None:
     """With the cgroup of the default and one that the config names."""
-    place = place and f"{place}-{os.getpid()}"
+    above = f"ocirun-killed-{os.getpid()}"
+    place = f"/{above}/inner" if named else ""
     cli.write("sleep", "60", edit=_with_cgroup(place) if place else None)
     try:
         killed = _victims(cli, "create", _STEPS, place)
     finally:
-        for mount in Path("/sys/fs/cgroup").glob("*/ocirun-killed"):
+        for mount in Path("/sys/fs/cgroup").glob(f"*/{above}"):
             mount.rmdir()
 
     assert killed > 10
