@@ -14,7 +14,7 @@ import pytest
 
 from tests import clients
 from tests.clients import Done, Scratch
-from tests.requires import requires
+from tests.requires import KERNEL, requires
 from tests.terminals import User
 
 pytestmark = requires("root", "cgroup", "seccomp", "overlay", "containerd")
@@ -212,16 +212,26 @@ def test_run_environment_directory_mounts_and_read_only(containerd: Containerd, 
     assert (tmp_path / "new").exists()
 
 
-def test_run_limits_and_metrics(containerd: Containerd) -> None:
-    """What was asked for is what the container's cgroup says, and the shim reads its numbers there."""
+def test_run_limits(containerd: Containerd) -> None:
+    """What was asked for is what the container's cgroup says."""
     options = ("--memory-limit", "67108864", "--cpus", "0.5", "--cpu-shares", "512")
     with containerd.detached("sleep", "100", options=options) as name:
         group = f"{containerd.here.cgroup[1:]}/{name}"
         memory = _limit(group, "memory.limit_in_bytes", "memory.max")
         quota = _limit(group, "cpu.cfs_quota_us", "cpu.max").split()[0]
-        metrics = containerd.ok("task", "metrics", name)
 
     assert (memory, quota) == ("67108864", "50000")
+
+
+def test_metrics(containerd: Containerd) -> None:
+    """The shim reads its numbers in the cgroups that the runtime made."""
+    for line in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines():
+        _number, names, _path = line.split(":")
+        if names and not glob.glob(f"/sys/fs/cgroup/{names.removeprefix('name=').split(',')[0]}"):
+            pytest.skip(f"{KERNEL} a mount of its cgroup hierarchy {names}: the shim gives up then")
+    with containerd.detached("sleep", "100") as name:
+        metrics = containerd.ok("task", "metrics", name)
+
     assert any("pids" in line and line.split()[-1] == "1" for line in metrics.split("\n")), metrics
 
 
