@@ -271,11 +271,14 @@ def test_events_come_until_the_container_is_gone(either: Cli) -> None:
     name = either.running("sleep", "60")
     with either.popen("events", "--interval", "50ms", name) as process:
         assert process.stdout is not None
+        begun = time.monotonic()
         events = [json.loads(process.stdout.readline()) for _ in range(3)]
+        took = time.monotonic() - begun
         either.ok("delete", "--force", name)
         code = process.wait(10)
 
     assert [event["type"] for event in events] == ["stats"] * 3
+    assert took < 5, "two intervals of the five seconds that they have by default"
     assert code == 0
 
 
