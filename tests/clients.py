@@ -29,6 +29,8 @@ RUNTIMES = ("ocirun", "runc")
 
 _OWN = re.compile(r"/(store/overlay|conmon|[0-9a-f]{64})$")
 """What podman and buildah make themselves and keep: the mount of the store, the cgroups of conmon and of pods."""
+_CACHE = Path("/var/lib/containers/cache")
+"""Where podman and buildah, run by root, remember blobs, whatever store they are given."""
 _PATIENCE = 5.0
 
 
@@ -126,6 +128,7 @@ def scratch(client: str, runtime: str) -> Iterator[Scratch]:
     place = Path(f"/var/tmp/ocirun-{client}-{os.getpid()}")
     place.mkdir(0o711)
     here = Scratch(place, program(runtime), f"/{place.name}")
+    cached = _CACHE.exists()
     try:
         yield here
         deadline = time.monotonic() + _PATIENCE
@@ -134,6 +137,8 @@ def scratch(client: str, runtime: str) -> Iterator[Scratch]:
         assert left == [], "\n".join(left)
     finally:
         here.clear()
+        if not cached:
+            shutil.rmtree(_CACHE, ignore_errors=True)
 
 
 def run(argv: Sequence[str | Path], cwd: Path, *, input: str = "", env: dict[str, str] | None = None) -> Done:

@@ -5,6 +5,7 @@ import glob
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -59,9 +60,10 @@ class Containerd:
             time.sleep(0.05)
 
     def close(self) -> None:
-        """End the daemon."""
+        """End the daemon; the state root that its shims fall back on for a container that was never made goes too."""
         self.daemon.terminate()
         self.daemon.wait(20)
+        shutil.rmtree(f"/run/containerd/runc/{self.here.cgroup[1:]}", ignore_errors=True)
 
     def command(self, *args: str) -> list[str]:
         """The argv. Containers' cgroups lie below one that is named as the namespace."""
