@@ -346,7 +346,6 @@ def test_systemd_that_is_not_there(either: Cli) -> None:
     assert "systemd" in done.err
 
 
-@pytest.mark.conforms("cli: run --no-pivot")
 def test_less_isolation_by_name(either: Cli) -> None:
     """The root is still the container's alone, and processes can join it."""
     name = either.new_id()
