@@ -387,7 +387,7 @@ def _sleepers(rootless: Rootless) -> list[str]:
         try:
             if f"\t{rootless.user.uid}\t" in (entry / "status").read_text():
                 state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-                found += [f"{entry.name} {state}"] if state not in "ZX" else []
+                found += [f"{entry.name} {state} {(entry / 'cmdline').read_bytes()!r}"] if state not in "ZX" else []
         except OSError:
             continue
     return found

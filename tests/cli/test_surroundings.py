@@ -318,8 +318,9 @@ def test_readiness_is_passed_on(
     assert manager.is_silent()
 
 
-def test_a_container_that_ends_is_not_waited_for(cli: Cli, manager: _Manager, tmp_path: Path) -> None:
+def test_a_container_that_ends_is_not_waited_for(cli: Cli, own_rootfs: Path, manager: _Manager, tmp_path: Path) -> None:
     """It can never become ready."""
+    assert own_rootfs.exists()
     environment = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "manager.sock")}
     name = cli.new_id()
     cli.write("sh", "-c", "echo $NOTIFY_SOCKET; ls /run/notify")

@@ -335,7 +335,18 @@ class V1Cgroup(Cgroup):
         """See ``Cgroup``."""
         if self._dir in self._made and self._tracker == UNIFIED:
             tree.wait_events(self._dir, "populated", 0, timeout)
+        if self._dirs.get("cpu") in self._made:
+            _give_up_realtime(self._dirs["cpu"])
         tree.remove_made(self._dirs.values(), self._made, timeout)
+
+
+def _give_up_realtime(directory: str) -> None:
+    """Give up a cgroup's real-time share: the kernel counts one that was removed for a while yet."""
+    try:
+        if knobs.number(f"{directory}/cpu.rt_runtime_us"):
+            knobs.put(f"{directory}/cpu.rt_runtime_us", "0")
+    except OSError:
+        pass  # something real-time is left in it, or it is gone
 
 
 def _choose_tracker(dirs: dict[str, str]) -> str:
