@@ -8,7 +8,6 @@ field's values. A claim of an object or an array stands for all within.
 
 import contextlib
 import io
-import os
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -216,5 +215,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, os.getcwd())
     sys.exit(main())

@@ -381,9 +381,9 @@ def test_a_create_that_is_killed_leaves_nothing_behind_its_deletion(rootless: Ro
 
 
 def _sleepers(rootless: Rootless) -> list[str]:
-    """Processes of the user that run, or are to run, a container."""
+    """Processes of the user that run, or are to run, a container: all but this one, which may be the user's too."""
     found = []
-    for entry in Path("/proc").glob("[0-9]*"):
+    for entry in {*Path("/proc").glob("[0-9]*")} - {Path(f"/proc/{os.getpid()}")}:
         try:
             if f"\t{rootless.user.uid}\t" in (entry / "status").read_text():
                 state = (entry / "stat").read_text().rpartition(")")[2].split()[0]

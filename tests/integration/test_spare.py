@@ -16,7 +16,7 @@ from pytest_ocirun.runtime.child import Child
 from tests.boxes import Bare, Launch, confined, shell
 from tests.requires import requires
 
-pytestmark = [requires("userns", "seccomp", "busybox"), pytest.mark.lane("v2")]
+pytestmark = [requires("root", "userns", "seccomp", "busybox"), pytest.mark.lane("v2")]
 
 _LOOK = """
 grep -E '^(TracerPid|Uid|Gid|Groups|Umask|Threads|Sig|Shd|Cap|NoNewPrivs|Seccomp|Cpus|Mems)' /proc/self/status
