@@ -1,6 +1,6 @@
 """The engine: images and requests in, running containers out. One per client process.
 
-It owns two zygotes (one builds containers, one runs what joins them; without root one does both), the claims on host
+It owns the zygotes (one or two build containers, one runs what joins them; without root one does both), the claims on host
 ids and every container made through it; ``close`` leaves nothing of them. Knows no pytest.
 """
 
