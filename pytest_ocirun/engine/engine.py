@@ -1,7 +1,7 @@
 """The engine: images and requests in, running containers out. One per client process.
 
-It owns the zygotes (one or two build containers, one runs what joins them; without root one does both), the claims on host
-ids and every container made through it; ``close`` leaves nothing of them. Knows no pytest.
+It owns the zygotes (one or two build containers, one runs what joins them; without root one does both), the claims on
+host ids and every container made through it; ``close`` leaves nothing of them. Knows no pytest.
 """
 
 from __future__ import annotations
